@@ -1,0 +1,1 @@
+"""Towards registries: exchanges over treq, redirects, and the transfer of bodies."""

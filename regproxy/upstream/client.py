@@ -1,0 +1,290 @@
+"""One registry as the proxy asks it: redirects followed, anonymous tokens fetched, errors named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from regproxy.deadline import Deadline
+from regproxy.model.digest import Digest
+from regproxy.model.errors import RegistryError, upstream_failed
+from regproxy.model.ranges import parse_content_range
+from regproxy.upstream.circuit import Circuit
+from regproxy.upstream.exchange import Answer, Exchange
+from regproxy.upstream.limiter import Limiter
+from regproxy.upstream.redirects import MAX_HOPS, REDIRECTS, redirect_target, same_origin
+from regproxy.upstream.refusals import refusal
+
+_CONTROL_PLACES = 64
+"""Control requests (HEAD, manifests, relays) under way at once, apart from fills."""
+
+
+class Authorizer(Protocol):
+    """Knows what a registry wants to see in ``Authorization``."""
+
+    def authorization(self, scope: str) -> str | None:
+        """The header value known to serve *scope*, if any."""
+
+    async def answer(
+        self, challenges: Sequence[str], scope: str, refused: str | None, deadline: Deadline
+    ) -> str | None:
+        """A header value that answers a 401, or None when there is none."""
+
+
+@frozen
+class ManifestHead:
+    """What a registry says of a manifest without sending it.
+
+    Attributes:
+        digest: None when the registry does not say.
+        media_type: The ``Content-Type``.
+        size: Bytes, None when the registry does not say.
+    """
+
+    digest: Digest | None
+    media_type: str
+    size: int | None
+
+
+@frozen
+class ManifestBody:
+    """A manifest as a registry sent it; nothing of it is verified yet.
+
+    Attributes:
+        data: The bytes.
+        media_type: The ``Content-Type``.
+        digest: ``Docker-Content-Digest``, None when the registry does not say.
+    """
+
+    data: bytes
+    media_type: str
+    digest: Digest | None
+
+
+class Upstream:
+    """A registry's upstream."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        exchange: Exchange,
+        authorizer: Authorizer,
+        clock: IReactorTime,
+        *,
+        connections: int,
+        headers_timeout: float,
+    ) -> None:
+        """Args:
+        name: The registry's canonical name.
+        base_url: Scheme, host and port, no path.
+        exchange: Sends single requests.
+        authorizer: Answers the registry's challenges to anonymous requests.
+        clock: Runs limits and deadlines.
+        connections: Transfers of blobs at once.
+        headers_timeout: Seconds from a request to its answer's headers.
+        """
+        self.name = name
+        self.circuit = Circuit(clock)
+        self.transfers = Limiter(clock, connections)
+        self.headers_timeout = headers_timeout
+        self.clock = clock
+        self._base_url = base_url
+        self._exchange = exchange
+        self._authorizer = authorizer
+        self._control = Limiter(clock, _CONTROL_PLACES)
+
+    async def head_manifest(
+        self, repository: str, reference: str, accept: str, deadline: Deadline
+    ) -> ManifestHead:
+        """What *reference* means now (OCI distribution spec, "Checking if content exists").
+
+        Raises:
+            RegistryError: What the registry refused, or why it could not be asked.
+        """
+        path = f"/v2/{repository}/manifests/{reference}"
+        answer = await self._control_request("HEAD", path, {"Accept": accept}, repository, deadline)
+        await self._expect(answer, (200,), "MANIFEST_UNKNOWN", deadline)
+        answer.discard()
+        length = answer.header("Content-Length")
+        size = int(length) if length is not None and length.isdecimal() else None
+        return ManifestHead(_digest_of(answer), answer.header("Content-Type") or "", size)
+
+    async def get_manifest(
+        self, repository: str, reference: str, accept: str, limit: int, deadline: Deadline
+    ) -> ManifestBody:
+        """The manifest under *reference*, at most *limit* bytes.
+
+        Raises:
+            RegistryError: What the registry refused, or why it could not be asked.
+        """
+        path = f"/v2/{repository}/manifests/{reference}"
+        answer = await self._control_request("GET", path, {"Accept": accept}, repository, deadline)
+        await self._expect(answer, (200,), "MANIFEST_UNKNOWN", deadline)
+        data = await answer.read(limit, deadline)
+        return ManifestBody(data, answer.header("Content-Type") or "", _digest_of(answer))
+
+    async def head_blob(self, repository: str, digest: Digest, deadline: Deadline) -> int | None:
+        """The size of a blob in bytes if the registry tells it; that it answers proves the holding.
+
+        Raises:
+            RegistryError: What the registry refused, or why it could not be asked.
+        """
+        path = f"/v2/{repository}/blobs/{digest}"
+        answer = await self._control_request("HEAD", path, {}, repository, deadline)
+        await self._expect(answer, (200,), "BLOB_UNKNOWN", deadline)
+        answer.discard()
+        length = answer.header("Content-Length")
+        return int(length) if length is not None and length.isdecimal() else None
+
+    async def get_blob(
+        self, repository: str, digest: Digest, start: int, deadline: Deadline
+    ) -> Answer:
+        """A blob's bytes from *start* on; the answer's body waits to be delivered.
+
+        Args:
+            repository: Where to ask.
+            digest: Which blob.
+            start: First byte wanted; 0 asks for the whole blob.
+            deadline: When the answer's headers must be there.
+
+        Raises:
+            RegistryError: What the registry refused, why it could not be asked, or 502 for an
+                answer that is not the part that was asked for.
+        """
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        path = f"/v2/{repository}/blobs/{digest}"
+        answer = await self.request("GET", path, headers, repository, deadline)
+        await self._expect(answer, (206,) if start else (200,), "BLOB_UNKNOWN", deadline)
+        if start:
+            try:
+                first, stop, total = parse_content_range(answer.header("Content-Range") or "")
+            except ValueError:
+                first, stop, total = -1, 0, None
+            if first != start or stop != total:
+                answer.discard()
+                raise upstream_failed(f"{answer.host}: sent another range than was asked for")
+        return answer
+
+    async def relay(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        repository: str,
+        authorization: str | None,
+        deadline: Deadline,
+    ) -> Answer:
+        """Whatever the registry answers to a request that is passed on.
+
+        Args:
+            method: GET or HEAD.
+            path: Path and query under the registry's origin.
+            headers: Passed on as they are.
+            repository: For the token's scope, "" for the catalog.
+            authorization: The client's own ``Authorization``; None asks anonymously.
+            deadline: When the answer's headers must be there.
+
+        Raises:
+            RegistryError: Why the registry could not be asked; its refusals are answers.
+        """
+        if authorization is None:
+            return await self._control_request(method, path, headers, repository, deadline)
+        await self._queue(deadline)
+        try:
+            url = self._base_url + path
+            return await self._follow(method, url, headers, authorization, deadline)
+        finally:
+            self._control.release()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        repository: str,
+        deadline: Deadline,
+    ) -> Answer:
+        """The registry's answer to an anonymous request, a token fetched where one is asked for."""
+        scope = f"repository:{repository}:pull" if repository else "registry:catalog:*"
+        url = self._base_url + path
+        authorization = self._authorizer.authorization(scope)
+        answer = await self._follow(method, url, headers, authorization, deadline)
+        if answer.status != 401 or not same_origin(answer.url, url):
+            return answer
+        fresh = await self._authorizer.answer(
+            answer.headers("WWW-Authenticate"), scope, authorization, deadline
+        )
+        if fresh is None:
+            return answer
+        answer.discard()
+        return await self._follow(method, url, headers, fresh, deadline)
+
+    async def _control_request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        repository: str,
+        deadline: Deadline,
+    ) -> Answer:
+        await self._queue(deadline)
+        try:
+            return await self.request(method, path, headers, repository, deadline)
+        finally:
+            self._control.release()
+
+    async def _queue(self, deadline: Deadline) -> None:
+        waiting = self._control.acquire(deadline.remaining + 1.0)
+        await deadline.bound(waiting, f"{self.name}: queue")
+
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        deadline: Deadline,
+    ) -> Answer:
+        """Sends a request and follows its redirects; a credential stays with its origin."""
+        here = url
+        for _ in range(MAX_HOPS + 1):
+            sent = dict(headers)
+            if authorization is not None and same_origin(here, url):
+                sent["Authorization"] = authorization
+            answer = await self._exchange.send(method, here, sent, deadline)
+            location = answer.header("Location")
+            if answer.status not in REDIRECTS or location is None:
+                return answer
+            answer.discard()
+            here = redirect_target(here, location)
+        raise upstream_failed(f"{self.name}: more than {MAX_HOPS} redirects")
+
+    async def _expect(
+        self, answer: Answer, statuses: tuple[int, ...], unknown: str, deadline: Deadline
+    ) -> None:
+        if answer.status in statuses:
+            return
+        if not same_origin(answer.url, self._base_url):
+            # Storage refuses its registry's links (expired, clock off), not the client.
+            answer.discard()
+            raise upstream_failed(f"{self.name}: storage at {answer.host} answered {answer.status}")
+        raise await refusal(answer, self.name, unknown, deadline)
+
+
+def _digest_of(answer: Answer) -> Digest | None:
+    text = answer.header("Docker-Content-Digest")
+    if text is None:
+        return None
+    try:
+        return Digest.parse(text)
+    except ValueError:
+        return None
+
+
+def cannot_be_asked(error: RegistryError) -> bool:
+    """Whether *error* says nothing of the content: the registry is down, slow or busy."""
+    return error.status >= 500 or error.status == 429

@@ -1,0 +1,184 @@
+"""One HTTP exchange with an upstream through treq, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError, TimeoutError
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.web.client import (
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from regproxy import __version__
+from regproxy.deadline import Deadline
+from regproxy.model.errors import RegistryError, upstream_failed
+from regproxy.upstream.bodies import discard_body, read_body
+
+_STAND_IN = "http://upstream.invalid/"
+_CONTENT_ENCODING = b"content-encoding"
+_HIDDEN_ENCODING = b"x-regproxy-content-encoding"
+
+
+@implementer(IAgent)
+class _ExactAgent:
+    """Asks for one URL exactly as given, and keeps treq from touching the body.
+
+    treq normalises URLs (which breaks signatures and bracketed IPv6 addresses) and decodes gzip
+    bodies (which breaks digests); this agent sits inside it and undoes both.
+    """
+
+    def __init__(self, agent: IAgent, url: bytes) -> None:
+        self._agent = agent
+        self._url = url
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        exact = Headers() if headers is None else headers.copy()
+        exact.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        waiting = self._agent.request(method, self._url, exact, bodyProducer)
+        return waiting.addCallback(self._hide_encoding)
+
+    def _hide_encoding(self, response: IResponse) -> IResponse:
+        response.headers.removeHeader(_HIDDEN_ENCODING)
+        labels = response.headers.getRawHeaders(_CONTENT_ENCODING)
+        if labels:
+            response.headers.setRawHeaders(_HIDDEN_ENCODING, labels)
+            response.headers.removeHeader(_CONTENT_ENCODING)
+        return response
+
+
+@frozen
+class Answer:
+    """What an upstream answered: headers are here, the body waits to be asked for.
+
+    Attributes:
+        url: Where the answer came from; it may be signed, so it is never logged or passed on.
+        response: The answer, its body not yet delivered.
+        clock: Bounds the wait for a body that nobody wants.
+    """
+
+    url: str
+    response: IResponse
+    clock: IReactorTime
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return int(self.response.code)
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body as announced by ``Content-Length``, None when not announced."""
+        if self.response.length is UNKNOWN_LENGTH:
+            return None
+        return int(cast(int, self.response.length))
+
+    @property
+    def host(self) -> str:
+        """The host that answered, for messages."""
+        return urlsplit(self.url).hostname or ""
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, or None."""
+        values = self.headers(name)
+        return values[0] if values else None
+
+    def headers(self, name: str) -> list[str]:
+        """All values of a header; bytes outside ASCII become U+FFFD."""
+        key = _HIDDEN_ENCODING if name.lower() == "content-encoding" else name.encode("ascii")
+        values = self.response.headers.getRawHeaders(key) or []
+        return [value.decode("ascii", "replace") for value in values]
+
+    def deliver(self, protocol: IProtocol) -> None:
+        """Streams the body to *protocol*, whose transport can be paused and stopped."""
+        self.response.deliverBody(protocol)
+
+    def discard(self) -> None:
+        """Lets the body go."""
+        discard_body(self.response, self.clock)
+
+    async def read(self, limit: int, deadline: Deadline) -> bytes:
+        """The whole body, at most *limit* bytes (see `read_body` for what is raised)."""
+        return await read_body(self.response, limit, deadline, self.host)
+
+
+class Exchange:
+    """Sends single requests and knows nothing of registries, redirects or tokens."""
+
+    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
+        """Args:
+        agent: Connects; has the pool and the trust roots.
+        clock: Runs the deadlines.
+        """
+        self._agent = agent
+        self._clock = clock
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], deadline: Deadline
+    ) -> Answer:
+        """The answer's headers, whatever its status.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Absolute, used byte for byte.
+            headers: Sent besides Host, User-Agent and Accept-Encoding.
+            deadline: When the answer's headers must be there.
+
+        Raises:
+            RegistryError: 502 when the host cannot be reached or trusted or breaks off, 504 when
+                it is too slow.
+        """
+        host = urlsplit(url).hostname or url
+        raw = Headers({"User-Agent": [f"regproxy/{__version__}"]})
+        for name, value in headers.items():
+            raw.setRawHeaders(name, [value])
+        client = HTTPClient(_ExactAgent(self._agent, url.encode("ascii")))
+        waiting: Deferred[Any] = client.request(
+            method,
+            _STAND_IN,
+            headers=raw,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=cast(Any, self._clock),
+        )
+        try:
+            response = await deadline.bound(waiting, f"{host}: {method}")
+        except (RegistryError, CancelledError):
+            raise
+        except Exception as error:
+            raise upstream_failed(f"{host} cannot be reached: {_cause(error)}") from error
+        return Answer(url, response, self._clock)
+
+
+def _cause(error: BaseException) -> str:
+    """What an operator wants to read about a failed exchange, on one line."""
+    if isinstance(error, ResponseNeverReceived | ResponseFailed | RequestTransmissionFailed):
+        reasons = error.reasons
+        if reasons:
+            return _cause(reasons[0].value)
+    if isinstance(error, DNSLookupError):
+        return f"name not found ({error})"
+    if isinstance(error, TimeoutError):
+        return "connecting timed out"
+    if isinstance(error, ConnectionLost):
+        return "the connection was lost before an answer came"
+    if isinstance(error, ConnectError):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,66 @@
+"""What a registry refused, told to the client in the proxy's words with the registry's code."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from regproxy.deadline import Deadline
+from regproxy.model.errors import (
+    RegistryError,
+    denied,
+    too_many_requests,
+    unauthorized,
+    upstream_failed,
+)
+from regproxy.upstream.exchange import Answer
+
+_BODY_LIMIT = 64 * 1024
+_BODY_SECONDS = 5.0
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
+
+
+async def refusal(answer: Answer, registry: str, unknown: str, deadline: Deadline) -> RegistryError:
+    """The error that tells a client what the registry answered.
+
+    Args:
+        answer: An answer that is no success; its body is read.
+        registry: The registry's name, for the message.
+        unknown: The error code of a 404 that brings none.
+        deadline: When the error must be there.
+    """
+    code, message = await _registry_error(answer, deadline.earlier(_BODY_SECONDS))
+    said = f"{registry}: {message}" if message else f"{registry} answered {answer.status}"
+    if answer.status == 401:
+        return unauthorized(said, answer.headers("WWW-Authenticate"))
+    if answer.status == 403:
+        return denied(said)
+    if answer.status == 429:
+        return too_many_requests(said, answer.header("Retry-After"))
+    if answer.status in (404, 410):
+        return RegistryError(404, code or unknown, said)
+    if 400 <= answer.status < 500:
+        return RegistryError(answer.status, code or "UNKNOWN", said)
+    return upstream_failed(said)
+
+
+async def _registry_error(answer: Answer, deadline: Deadline) -> tuple[str, str]:
+    """Code and message of the first OCI error in the body, empty strings when there is none."""
+    try:
+        body: Any = json.loads(await answer.read(_BODY_LIMIT, deadline))
+        first = body["errors"][0]
+        code, message = first.get("code"), first.get("message")
+    except (
+        RegistryError,
+        ValueError,
+        RecursionError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+    ):
+        return "", ""
+    code = code if isinstance(code, str) and _CODE.match(code) else ""
+    message = message if isinstance(message, str) else ""
+    return code, " ".join("".join(c if c.isprintable() else " " for c in message).split())[:300]
