@@ -1,0 +1,1 @@
+"""What is kept on disk and how it gets there: store, index, fills, freshness."""

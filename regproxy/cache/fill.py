@@ -1,0 +1,350 @@
+"""A fill: the one transfer that brings a blob from upstream into the store."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from regproxy.cache.content import ContentFailed, OpenFile
+from regproxy.cache.hashing import Follower
+from regproxy.cache.store import Part, Store
+from regproxy.cache.waiters import Waiters
+from regproxy.cache.writing import PartWriter
+from regproxy.deadline import Deadline
+from regproxy.model.digest import Digest, Hasher
+from regproxy.model.errors import RegistryError, upstream_failed
+from regproxy.upstream.exchange import Answer
+from regproxy.upstream.transfer import Transfer, TransferCut
+from regproxy.worker import Worker
+
+_RESUMES = 5
+"""Times that a cut transfer is taken up again without a byte of progress."""
+
+_BACK_OFF = 0.5
+"""Seconds before the first resume; doubled each time."""
+
+_log = Logger()
+
+
+class Source(Protocol):
+    """Where a fill can read from: a registry, a repository, a credential."""
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, for the log."""
+
+    async def open(self, digest: Digest, start: int, deadline: Deadline) -> Answer:
+        """The blob's bytes from *start* on.
+
+        Raises:
+            RegistryError: What the registry refused, or why it could not be asked.
+        """
+
+    def deadline(self) -> Deadline:
+        """By when an answer's headers must be there, asked for now."""
+
+    def enter(self) -> Deferred[None]:
+        """Fires when a transfer may start; `leave` must follow."""
+
+    def leave(self) -> None:
+        """A transfer is over."""
+
+
+class StoreTrouble(ContentFailed):
+    """The disk failed under a fill; readers go on from its front without it.
+
+    Attributes:
+        front: Bytes that can be read from the part.
+        hasher: Holds the hash of exactly these bytes.
+        size: The blob's size, None if unknown.
+    """
+
+    def __init__(self, front: int, hasher: Hasher, size: int | None) -> None:
+        """See the class's attributes."""
+        super().__init__("the cache cannot be written")
+        self.front = front
+        self.hasher = hasher
+        self.size = size
+
+
+class DigestMismatch(ContentFailed):
+    """Upstream sent bytes that are not what was asked for."""
+
+
+class Fill:
+    """Content that is on its way; it belongs to the cache and goes on when every client has left.
+
+    Attributes:
+        digest: What the bytes must hash to.
+        size: From upstream's Content-Length; None before `started`, or when upstream never says.
+        verified: Whether length and digest are right.
+        sources: Where it can read from, in the order in which they are tried.
+    """
+
+    def __init__(
+        self,
+        digest: Digest,
+        source: Source,
+        *,
+        store: Store,
+        clock: IReactorTime,
+        disk: Worker,
+        hashing: Worker,
+        silence: float,
+    ) -> None:
+        """Args:
+        digest: Which blob.
+        source: The first source; `add_source` brings more.
+        store: Where the part is made.
+        clock: Runs delays and deadlines.
+        disk: Runs writes.
+        hashing: Runs hash jobs, in a pool of its own.
+        silence: Seconds without a byte after which a transfer counts as cut.
+        """
+        self.digest = digest
+        self.size: int | None = None
+        self.verified = False
+        self.sources: list[Source] = [source]
+        self._store = store
+        self._clock = clock
+        self._disk = disk
+        self._hashing = hashing
+        self._silence = silence
+        self._hasher: Hasher = digest.hasher()
+        self._part: Part | None = None
+        self._writer: PartWriter | None = None
+        self._follower: Follower | None = None
+        self._transfer: Transfer | None = None
+        self._started = Waiters(clock)
+        self._growth = Waiters(clock)
+        self._is_started = False
+        self._failure: Failure | None = None
+        self._attached = 1
+
+    # Content
+
+    def open(self) -> OpenFile:
+        """See `Content.open`; only once started."""
+        if self._part is None:
+            raise ValueError("the fill has not started")
+        return self._part.file.share()
+
+    def close(self) -> None:
+        """See `Content.close`."""
+        self._attached -= 1
+        if self._attached == 0 and self._part is not None:
+            self._part.close()
+
+    def available(self, offset: int) -> int:
+        """See `Content.available`: the last byte is held back until the hash releases it."""
+        front = self.front
+        if not self.verified and self.size is not None:
+            front = min(front, self.size - 1)
+        return max(0, front - offset)
+
+    def wait(self, offset: int) -> Deferred[None]:
+        """See `Content.wait`."""
+        if self.verified or self.available(offset):
+            return succeed(None)
+        if self._failure is not None:
+            return fail(Failure(self._failure.value))
+        return self._growth.wait()
+
+    # Towards the cache
+
+    @property
+    def front(self) -> int:
+        """Bytes that are written from the start on."""
+        return self._writer.front if self._writer is not None else 0
+
+    def attach(self) -> Fill:
+        """This fill for one more reader, who closes it."""
+        self._attached += 1
+        return self
+
+    def add_source(self, source: Source) -> None:
+        """One more source, behind those that are known."""
+        if source not in self.sources:
+            self.sources.append(source)
+
+    def started(self) -> Deferred[None]:
+        """Fires when upstream's headers are here and the part is open.
+
+        Returns:
+            A Deferred that fails with `RegistryError` when no source has the blob, and with
+            `StoreTrouble` when no part can be made.
+        """
+        if self._is_started:
+            return succeed(None)
+        if self._failure is not None:
+            return fail(Failure(self._failure.value))
+        return self._started.wait()
+
+    async def run(self) -> None:
+        """Fills until the blob is verified and stored, or will never be.
+
+        Raises:
+            RegistryError: No source has the blob.
+            ContentFailed: The transfer came to nothing.
+        """
+        try:
+            try:
+                self._part = part = await self._disk(self._store.create_part, self.digest)
+            except OSError as error:
+                _log.error("cache: no part for {digest}: {error}", digest=self.digest, error=error)
+                raise StoreTrouble(0, self._hasher, None) from error
+            try:
+                await self._receive(part)
+            except BaseException:
+                await self._disk(part.remove)
+                raise
+            self.verified = True
+            self._growth.wake()
+            await self._commit(part)
+        except Exception:
+            self._failure = Failure()
+            self._started.fail(self._failure)
+            self._growth.fail(self._failure)
+            raise
+        finally:
+            self.close()
+
+    async def _receive(self, part: Part) -> None:
+        """Transfers, writes and hashes everything, and checks length and digest."""
+        self._follower = follower = Follower(part, self._hasher, self._hashing)
+        self._writer = writer = PartWriter(
+            part,
+            self._clock,
+            self._disk,
+            grown=self._grown,
+            pause=lambda: self._transfer.pause() if self._transfer else None,
+            resume=lambda: self._transfer.resume() if self._transfer else None,
+        )
+        try:
+            await self._transfer_all(writer)
+            await writer.flush()
+            await follower.finish()
+        except OSError as error:
+            raise await self._trouble(writer, follower, error) from error
+        finally:
+            # No job may still use the descriptor when it is closed.
+            for settled in (writer.flush, follower.finish):
+                with contextlib.suppress(OSError):
+                    await settled()
+        self._verify(writer.front)
+
+    async def _transfer_all(self, writer: PartWriter) -> None:
+        idle_resumes = 0
+        source, answer = await self._ask(0)
+        self.size = answer.length
+        self._is_started = True
+        self._started.wake()
+        while True:
+            before = writer.accepted
+            try:
+                await self._transfer_one(source, answer, writer)
+                return
+            except TransferCut as error:
+                idle_resumes = idle_resumes + 1 if writer.accepted == before else 1
+                if idle_resumes > _RESUMES or self.size is None:
+                    raise ContentFailed(f"{source.name}: {error}") from error
+                _log.warn(
+                    "fill {digest}: {source}: {error} after {count} bytes, resuming",
+                    digest=self.digest,
+                    source=source.name,
+                    error=error,
+                    count=writer.accepted,
+                )
+            while True:
+                await deferLater(self._clock, _BACK_OFF * 2 ** (idle_resumes - 1), lambda: None)
+                try:
+                    source, answer = await self._ask(writer.accepted)
+                    break
+                except RegistryError as error:
+                    idle_resumes += 1
+                    if idle_resumes > _RESUMES:
+                        raise ContentFailed(error.message) from error
+
+    async def _ask(self, start: int) -> tuple[Source, Answer]:
+        """The first answer that a source gives; its place is held until the transfer is over."""
+        error: RegistryError = upstream_failed("no source")
+        tried: list[Source] = []
+        # A joiner may add its source while another one is asked.
+        while untried := [source for source in self.sources if source not in tried]:
+            source = untried[0]
+            tried.append(source)
+            await source.enter()
+            try:
+                return source, await source.open(self.digest, start, source.deadline())
+            except RegistryError as refused:
+                source.leave()
+                error = refused
+            except BaseException:
+                source.leave()
+                raise
+        raise error
+
+    async def _transfer_one(self, source: Source, answer: Answer, writer: PartWriter) -> None:
+        def sink(data: bytes) -> None:
+            if self.size is not None and writer.accepted + len(data) > self.size:
+                raise DigestMismatch(f"{source.name}: more bytes than announced")
+            writer.write(data)
+
+        self._transfer = transfer = Transfer(sink, self._clock, self._silence)
+        try:
+            answer.deliver(transfer)
+            await transfer.done
+        finally:
+            self._transfer = None
+            source.leave()
+        if self.size is not None and writer.accepted < self.size:
+            raise TransferCut("the body ended early")
+
+    def _verify(self, length: int) -> None:
+        if self.size is None:
+            self.size = length
+        actual = self._hasher.hexdigest()
+        if length != self.size or actual != self.digest.hex:
+            names = ", ".join(source.name for source in self.sources)
+            _log.error(
+                "fill {digest}: {source} sent {algorithm}:{actual}, nothing is kept",
+                digest=self.digest,
+                source=names,
+                algorithm=self.digest.algorithm,
+                actual=actual,
+            )
+            raise DigestMismatch(f"{names}: sent bytes that are not {self.digest}")
+
+    async def _commit(self, part: Part) -> None:
+        """The blob gets its name; if the disk refuses, its readers have it all the same."""
+        try:
+            await self._disk(part.commit)
+        except OSError as error:
+            _log.error("cache: {digest} is not kept: {error}", digest=self.digest, error=error)
+            await self._disk(part.remove)
+
+    async def _trouble(
+        self, writer: PartWriter, follower: Follower, error: OSError
+    ) -> ContentFailed:
+        _log.error(
+            "cache: fill {digest} stops at {front}: {error}; its clients go on uncached",
+            digest=self.digest,
+            front=writer.front,
+            error=error,
+        )
+        try:
+            await follower.finish()
+        except OSError:
+            return ContentFailed("the cache cannot be read back")
+        return StoreTrouble(writer.front, self._hasher, self.size)
+
+    def _grown(self) -> None:
+        if self._follower is not None:
+            self._follower.advance(self.front)
+        self._growth.wake()

@@ -1,0 +1,303 @@
+"""The index: what tags meant, which repository holds which digest, how large blobs are.
+
+Losing it costs warmth, never truth. Reads are point SELECTs on a read-only connection in the
+reactor's thread (about 10 microseconds each); writes go through one thread in batches, and until a
+batch is committed its rows are answered from memory.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from regproxy.model.digest import Digest
+from regproxy.worker import Worker
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS tags (
+    registry TEXT NOT NULL, repository TEXT NOT NULL, tag TEXT NOT NULL, variant INTEGER NOT NULL,
+    digest TEXT NOT NULL, verified REAL NOT NULL,
+    PRIMARY KEY (registry, repository, tag, variant)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holdings (
+    registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
+    media_type TEXT,
+    PRIMARY KEY (registry, repository, digest)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS blobs (
+    digest TEXT NOT NULL PRIMARY KEY, size INTEGER NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS links (
+    manifest TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (manifest, digest)
+) WITHOUT ROWID;
+"""
+
+_TAG = """SELECT digest, verified FROM tags
+WHERE registry = ? AND repository = ? AND tag = ? AND variant = ?"""
+_PUT_TAG = "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?)"
+_DROP_TAG = "DELETE FROM tags WHERE registry = ? AND repository = ? AND tag = ? AND variant = ?"
+_HOLDING = """SELECT h.media_type, b.size FROM holdings h LEFT JOIN blobs b ON b.digest = h.digest
+WHERE h.registry = ? AND h.repository = ? AND h.digest = ?"""
+_PUT_HOLDING = """INSERT INTO holdings VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET media_type = coalesce(excluded.media_type, media_type)"""
+_SIZE = "SELECT size FROM blobs WHERE digest = ?"
+_PUT_BLOB = """INSERT INTO blobs VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET size = excluded.size, used = excluded.used"""
+_DROP_BLOB = "DELETE FROM blobs WHERE digest = ?"
+_USE_BLOB = "UPDATE blobs SET used = ? WHERE digest = ?"
+_PUT_LINK = "INSERT OR IGNORE INTO links VALUES (?, ?, ?)"
+
+_BUSY_SECONDS = 5.0
+_USE_SECONDS = 30.0
+
+_log = Logger()
+
+_Row = tuple[Any, ...]
+
+
+@frozen
+class Tag:
+    """What a tag meant.
+
+    Attributes:
+        digest: Of the manifest.
+        verified: When upstream said so last, in the clock's seconds.
+    """
+
+    digest: Digest
+    verified: float
+
+
+@frozen
+class Holding:
+    """That a repository holds a digest.
+
+    Attributes:
+        media_type: As upstream served it there as a manifest; None if it did not.
+        size: Bytes of the stored blob, None if nothing is stored or remembered.
+    """
+
+    media_type: str | None
+    size: int | None
+
+
+class Index:
+    """Tables beside the blobs; any trouble with them makes the cache colder, never a pull fail."""
+
+    def __init__(self, path: Path, clock: IReactorTime, worker: Worker) -> None:
+        """Args:
+        path: The database file; its directory exists.
+        clock: Times the batches and says when a blob was used.
+        worker: Runs writes, one at a time.
+        """
+        self._path = path
+        self._clock = clock
+        self._worker = worker
+        self._reader: sqlite3.Connection | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._queue: list[tuple[str, _Row]] = []
+        self._pending: dict[Hashable, Any] = {}
+        self._writing: Deferred[None] | None = None
+        self._used: dict[str, float] = {}
+        self._use_call: IDelayedCall | None = None
+        self._in_trouble = False
+
+    def open(self) -> None:
+        """Opens the database, made if it is not there. Blocks; called once, before anything else.
+
+        Raises:
+            sqlite3.Error: It cannot be opened, or it is not a database.
+            ValueError: A newer version wrote it.
+        """
+        self._writer = writer = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = NORMAL")
+        (version,) = writer.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"{self._path}: written by a newer regproxy (index version {version}, "
+                f"this one knows {SCHEMA_VERSION}); move it away to start with an empty index"
+            )
+        writer.executescript(_SCHEMA)
+        writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._reader = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=0, isolation_level=None
+        )
+
+    def close(self) -> Deferred[None]:
+        """Writes what is queued and closes the database."""
+        if self._use_call is not None and self._use_call.active():
+            self._use_call.cancel()
+        self._flush_uses()
+
+        def finish(_: object) -> None:
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
+            self._reader = self._writer = None
+
+        return self.flush().addBoth(finish)
+
+    # Questions
+
+    def tag(self, registry: str, repository: str, tag: str, variant: int) -> Tag | None:
+        """What *tag* meant to clients that accept *variant*, when it was last verified."""
+        key = (registry, repository, tag, variant)
+        row = self._pending.get(("tag", *key), False)
+        if row is False:
+            row = self._select(_TAG, key)
+        return None if row is None else Tag(Digest.parse(row[0]), row[1])
+
+    def holding(self, registry: str, repository: str, digest: Digest) -> Holding | None:
+        """How *repository* is known to hold *digest*, None if it is not."""
+        key = (registry, repository, str(digest))
+        if self._pending:
+            pending = self._pending.get(("holding", *key))
+            row = self._select(_HOLDING, key)
+            if pending is not None:
+                media_type = pending[0] or (row[0] if row else None)
+                return Holding(media_type, self.size(digest))
+            return None if row is None else Holding(row[0], self.size(digest))
+        row = self._select(_HOLDING, key)
+        return None if row is None else Holding(*row)
+
+    def size(self, digest: Digest) -> int | None:
+        """The size in bytes of a stored blob, None if it is not remembered."""
+        row = self._pending.get(("blob", str(digest)), False)
+        if row is False:
+            row = self._select(_SIZE, (str(digest),))
+        return None if row is None else int(row[0])
+
+    # Statements
+
+    def put_tag(
+        self, registry: str, repository: str, tag: str, variant: int, digest: Digest
+    ) -> None:
+        """Upstream says now that *tag* means *digest*."""
+        key = (registry, repository, tag, variant)
+        value = (str(digest), self._clock.seconds())
+        self._put(("tag", *key), value, _PUT_TAG, (*key, *value))
+
+    def drop_tag(self, registry: str, repository: str, tag: str, variant: int) -> None:
+        """Upstream says now that *tag* is not there."""
+        key = (registry, repository, tag, variant)
+        self._put(("tag", *key), None, _DROP_TAG, key)
+
+    def put_holding(
+        self, registry: str, repository: str, digest: Digest, media_type: str | None = None
+    ) -> None:
+        """*repository* holds *digest*; a media type says that upstream served it as a manifest."""
+        key = (registry, repository, str(digest))
+        self._put(("holding", *key), (media_type,), _PUT_HOLDING, (*key, media_type))
+
+    def put_blob(self, digest: Digest, size: int) -> None:
+        """*digest* is stored and has *size* bytes."""
+        row = (str(digest), size, self._clock.seconds())
+        self._put(("blob", str(digest)), (size,), _PUT_BLOB, row)
+
+    def drop_blob(self, digest: Digest) -> None:
+        """*digest* is no longer stored."""
+        self._put(("blob", str(digest)), None, _DROP_BLOB, (str(digest),))
+
+    def put_links(self, manifest: Digest, links: Sequence[tuple[Digest, int]]) -> None:
+        """*manifest* needs these digests, given with their sizes in bytes."""
+        for digest, size in links:
+            self._queue.append((_PUT_LINK, (str(manifest), str(digest), size)))
+        self._start()
+
+    def use(self, digest: Digest) -> None:
+        """*digest* was asked for now; kept in memory and written now and then."""
+        self._used[str(digest)] = self._clock.seconds()
+        if self._use_call is None:
+            self._use_call = self._clock.callLater(_USE_SECONDS, self._flush_uses)
+
+    def flush(self) -> Deferred[None]:
+        """Fires when everything said so far is committed, or given up."""
+        done: Deferred[None] = Deferred()
+
+        def again(_: object = None) -> None:
+            if self._writing is None:
+                done.callback(None)
+            else:
+                self._writing.addBoth(again)
+
+        again()
+        return done
+
+    def _select(self, statement: str, parameters: _Row) -> Any:
+        if self._reader is None:
+            return None
+        try:
+            return self._reader.execute(statement, parameters).fetchone()
+        except sqlite3.Error as error:
+            self._trouble(error)
+            return None
+
+    def _put(self, key: Hashable, value: Any, statement: str, row: _Row) -> None:
+        self._pending[key] = value
+        self._queue.append((statement, row))
+        self._start()
+
+    def _flush_uses(self) -> None:
+        self._use_call = None
+        self._queue.extend((_USE_BLOB, (when, digest)) for digest, when in self._used.items())
+        self._used = {}
+        self._start()
+
+    def _start(self) -> None:
+        if self._writing is not None or not self._queue or self._writer is None:
+            return
+        batch, self._queue = self._queue, []
+        pending = dict(self._pending)
+        writing: Deferred[None] = Deferred()
+        self._writing = writing
+        job = self._worker(_write, self._writer, batch)
+        job.addCallbacks(self._wrote, self._failed)
+        job.addBoth(self._settle, pending, writing)
+
+    def _settle(self, _: object, pending: dict[Hashable, Any], writing: Deferred[None]) -> None:
+        for key, value in pending.items():
+            if key in self._pending and self._pending[key] is value:
+                del self._pending[key]
+        self._writing = None
+        self._start()
+        writing.callback(None)
+
+    def _wrote(self, _: None) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            _log.info("index: works again")
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(sqlite3.Error)
+        self._trouble(failure.value)
+
+    def _trouble(self, error: BaseException | None) -> None:
+        if not self._in_trouble:
+            self._in_trouble = True
+            _log.error("index: {error}; the cache is colder until it works again", error=error)
+
+
+def _write(connection: sqlite3.Connection, batch: Sequence[tuple[str, _Row]]) -> None:
+    """Commits a batch, all or nothing. Blocks."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, row in batch:
+            connection.execute(statement, row)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")

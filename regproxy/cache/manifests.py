@@ -1,0 +1,222 @@
+"""Manifests: fetched whole, verified, kept in the store and the latest also in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from regproxy.cache.index import Index
+from regproxy.cache.reading import FileReader
+from regproxy.cache.store import Store
+from regproxy.deadline import Deadline
+from regproxy.model.digest import Digest
+from regproxy.model.errors import upstream_failed
+from regproxy.model.mediatypes import FULL_VARIANT, accept_header, is_manifest
+from regproxy.model.outcome import Outcome
+from regproxy.model.references import parse_references
+from regproxy.single_flight import SingleFlight
+from regproxy.upstream.client import ManifestBody, Upstream
+from regproxy.worker import Worker
+
+_MEMORY = 32 * 1024 * 1024
+"""Bytes of manifests kept in memory."""
+
+_log = Logger()
+
+
+@frozen
+class ServedManifest:
+    """A manifest, ready to be sent.
+
+    Attributes:
+        digest: What it hashes to; None for schema 1, whose digest does not cover its bytes.
+        media_type: As upstream served it.
+        size: Its length in bytes.
+        data: The bytes, None where only the head was asked for.
+        outcome: How it was come by.
+    """
+
+    digest: Digest | None
+    media_type: str
+    size: int | None
+    data: bytes | None
+    outcome: Outcome
+
+
+class Manifests:
+    """Manifests by digest; what a tag means is `regproxy.cache.freshness`'s concern."""
+
+    def __init__(
+        self,
+        store: Store,
+        index: Index,
+        clock: IReactorTime,
+        disk: Worker,
+        reader: FileReader,
+        limit: int,
+    ) -> None:
+        """Args:
+        store: Keeps them beside the other blobs.
+        index: Remembers which repository served which, and as what.
+        clock: Runs deadlines.
+        disk: Runs writes.
+        reader: Reads them back.
+        limit: The largest manifest that is accepted, in bytes.
+        """
+        self._store = store
+        self._index = index
+        self._clock = clock
+        self._disk = disk
+        self._reader = reader
+        self._limit = limit
+        self._memory: OrderedDict[Digest, bytes] = OrderedDict()
+        self._memory_size = 0
+        self._flights: SingleFlight[tuple[str, str, Digest], ServedManifest] = SingleFlight()
+
+    async def local(
+        self, registry: str, repository: str, digest: Digest, outcome: Outcome
+    ) -> ServedManifest | None:
+        """The manifest as stored, if upstream served it for *repository* as a manifest before."""
+        holding = self._index.holding(registry, repository, digest)
+        if holding is None or holding.media_type is None:
+            return None
+        data = self._memory.get(digest)
+        if data is not None:
+            self._memory.move_to_end(digest)
+        else:
+            data = await self._load(digest)
+            if data is None:
+                return None
+        self._index.use(digest)
+        return ServedManifest(digest, holding.media_type, len(data), data, outcome)
+
+    async def get(
+        self, upstream: Upstream, repository: str, digest: Digest, deadline: Deadline
+    ) -> ServedManifest:
+        """The manifest under *digest*, from the store or else from upstream.
+
+        Raises:
+            RegistryError: Upstream refused, could not be asked, or sent something else.
+        """
+        found = await self.local(upstream.name, repository, digest, Outcome.HIT)
+        if found is not None:
+            return found
+        key = (upstream.name, repository, digest)
+        joined = key in self._flights
+        flight = self._flights.call(key, lambda: self._fetch(upstream, repository, digest))
+        served = await deadline.bound(flight, upstream.name)
+        if joined and served.outcome is Outcome.MISS:
+            return ServedManifest(
+                served.digest, served.media_type, served.size, served.data, Outcome.JOIN
+            )
+        return served
+
+    def keep(
+        self, registry: str, repository: str, body: ManifestBody, expected: Digest | None
+    ) -> ServedManifest:
+        """Verifies what upstream sent and keeps it if it is a manifest of a kind that can be kept.
+
+        Args:
+            registry: Who sent it.
+            repository: For which repository.
+            body: What came.
+            expected: The digest that was asked for; None when a tag was.
+
+        Raises:
+            RegistryError: 502, the bytes are not what they are said to be.
+        """
+        wanted = expected or body.digest
+        if not is_manifest(body.media_type):
+            if expected is not None and Digest.of(body.data, expected.algorithm) != expected:
+                raise _mismatch(registry, repository, expected, body.data)
+            return ServedManifest(wanted, body.media_type, len(body.data), body.data, Outcome.RELAY)
+        digest = Digest.of(body.data, wanted.algorithm if wanted is not None else "sha256")
+        if wanted is not None and digest != wanted:
+            raise _mismatch(registry, repository, wanted, body.data)
+        try:
+            references = parse_references(body.data, body.media_type)
+        except ValueError as error:
+            raise upstream_failed(f"{registry}: manifest of {repository}: {error}") from error
+        for descriptor in references.blobs + references.children:
+            self._index.put_holding(registry, repository, descriptor.digest)
+        self._index.put_links(
+            digest, [(d.digest, d.size) for d in references.blobs + references.children]
+        )
+        self._index.put_holding(registry, repository, digest, body.media_type)
+        self._remember(digest, body.data)
+        self._save(digest, body.data)
+        return ServedManifest(digest, body.media_type, len(body.data), body.data, Outcome.MISS)
+
+    async def _fetch(self, upstream: Upstream, repository: str, digest: Digest) -> ServedManifest:
+        deadline = Deadline.after(self._clock, upstream.headers_timeout)
+        body = await upstream.get_manifest(
+            repository, str(digest), accept_header(FULL_VARIANT), self._limit, deadline
+        )
+        return self.keep(upstream.name, repository, body, digest)
+
+    async def _load(self, digest: Digest) -> bytes | None:
+        """A stored manifest's bytes, hashed once more on their way into memory."""
+        blob = self._store.open(digest, self._index.size(digest))
+        if blob is None:
+            return None
+        pieces: list[bytes] = []
+        position = 0
+        file = blob.open()
+        try:
+            while position < min(blob.size, self._limit):
+                piece = self._reader.read(file, position, blob.size - position)
+                if isinstance(piece, Deferred):
+                    piece = await piece
+                if not piece:
+                    break
+                pieces.append(piece)
+                position += len(piece)
+        except OSError as error:
+            _log.error("cache: {digest} cannot be read: {error}", digest=digest, error=error)
+            return None
+        finally:
+            file.close()
+            blob.close()
+        data = b"".join(pieces)
+        if Digest.of(data, digest.algorithm) != digest:
+            _log.error("cache: {digest} has changed on disk, fetching it again", digest=digest)
+            return None
+        self._remember(digest, data)
+        return data
+
+    def _save(self, digest: Digest, data: bytes) -> None:
+        def saved(_: None) -> None:
+            self._index.put_blob(digest, len(data))
+
+        def failed(failure: Failure) -> None:
+            failure.trap(OSError)
+            _log.error("cache: {digest} is not kept: {error}", digest=digest, error=failure.value)
+
+        self._disk(self._store.put, digest, data).addCallbacks(saved, failed)
+
+    def _remember(self, digest: Digest, data: bytes) -> None:
+        known = self._memory.pop(digest, None)
+        if known is not None:
+            self._memory_size -= len(known)
+        self._memory[digest] = data
+        self._memory_size += len(data)
+        while self._memory_size > _MEMORY:
+            _, oldest = self._memory.popitem(last=False)
+            self._memory_size -= len(oldest)
+
+
+def _mismatch(registry: str, repository: str, wanted: Digest, data: bytes) -> Exception:
+    actual = Digest.of(data, wanted.algorithm)
+    _log.error(
+        "{registry}/{repository}: sent manifest {actual} for {wanted}, nothing is kept",
+        registry=registry,
+        repository=repository,
+        actual=actual,
+        wanted=wanted,
+    )
+    return upstream_failed(f"{registry}: sent a manifest that is not {wanted}")

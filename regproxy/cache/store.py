@@ -1,0 +1,216 @@
+"""The store: verified blobs under their digest, and the parts that are to become blobs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from regproxy.cache.content import OpenFile, StoredBlob
+from regproxy.model.digest import Digest, Hasher
+
+_BLOB_MODE = 0o640
+_IOV_MAX = 512
+
+
+class Part:
+    """A file that a fill writes: it has a blob's name only once its digest is verified.
+
+    Everything here may block and is called in a thread, one call at a time.
+    """
+
+    def __init__(self, path: Path, target: Path, descriptor: int) -> None:
+        """Args:
+        path: Where the part is.
+        target: The blob's final name.
+        descriptor: Open for reading and writing, locked for this process.
+        """
+        self._path = path
+        self._target = target
+        self.file = OpenFile(descriptor)
+
+    def write(self, offset: int, pieces: Sequence[bytes]) -> int:
+        """Writes *pieces* one after the other.
+
+        Args:
+            offset: Where the first byte goes.
+            pieces: What is written.
+
+        Returns:
+            The number of bytes written, which is all of them.
+
+        Raises:
+            OSError: The disk is full, broken or gone; what was written before it is unspecified.
+        """
+        descriptor = self.file.descriptor
+        total = 0
+        for start in range(0, len(pieces), _IOV_MAX):
+            views = [memoryview(piece) for piece in pieces[start : start + _IOV_MAX]]
+            while views:
+                written = os.pwritev(descriptor, views, offset + total)
+                if written <= 0:
+                    raise OSError(errno.EIO, "nothing was written")
+                total += written
+                while views and written >= len(views[0]):
+                    written -= len(views.pop(0))
+                if written:
+                    views[0] = views[0][written:]
+        return total
+
+    def hash_into(self, hasher: Hasher, start: int, stop: int, buffer: bytearray) -> None:
+        """Takes the bytes from *start* to *stop* into *hasher*.
+
+        Args:
+            hasher: Holds the hash of all bytes before *start*.
+            start: First byte.
+            stop: Behind the last byte; all of it has been written.
+            buffer: Scratch memory for the reads.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        view = memoryview(buffer)
+        while start < stop:
+            count = os.preadv(self.file.descriptor, [view[: min(len(buffer), stop - start)]], start)
+            if count == 0:
+                raise OSError(errno.EIO, "the part is shorter than what was written to it")
+            hasher.update(view[:count])
+            start += count
+
+    def commit(self) -> None:
+        """Makes the verified part a blob: fsync, rename, fsync of both directories.
+
+        Raises:
+            OSError: The blob is not stored; the part is still there.
+        """
+        os.fchmod(self.file.descriptor, _BLOB_MODE)
+        os.fsync(self.file.descriptor)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(self._path, self._target)
+        _fsync_directory(self._target.parent)
+        _fsync_directory(self._target.parent.parent)
+
+    def remove(self) -> None:
+        """Unlinks the part; readers keep what they have open."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def close(self) -> None:
+        """Gives up the fill's own share of the file."""
+        self.file.close()
+
+
+class Store:
+    """Files below the cache directory: ``blobs/ALGORITHM/xx/HEX`` and ``parts/``."""
+
+    def __init__(self, directory: Path) -> None:
+        """Args:
+        directory: The cache directory; nothing is touched before `prepare`.
+        """
+        self._blobs = directory / "blobs"
+        self._parts = directory / "parts"
+        self._serial = 0
+
+    def prepare(self) -> int:
+        """Makes the directories and removes parts that no process is writing.
+
+        Returns:
+            The number of parts removed.
+
+        Raises:
+            OSError: The directory cannot be used.
+        """
+        for directory in (self._blobs, self._parts):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        removed = 0
+        for name in os.listdir(self._parts):
+            descriptor = os.open(self._parts / name, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(self._parts / name)
+                removed += 1
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(descriptor)
+        return removed
+
+    def path(self, digest: Digest) -> Path:
+        """Where a blob is, or would be."""
+        return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
+
+    def open(self, digest: Digest, size: int | None = None) -> StoredBlob | None:
+        """A stored blob, or None when it is not here.
+
+        Only the file's metadata is touched, so this is called in the reactor's thread.
+
+        Args:
+            digest: Which blob.
+            size: Its size in bytes where that is known: a file of another size is not the blob.
+        """
+        try:
+            descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        actual = os.fstat(descriptor).st_size
+        if size is not None and size != actual:
+            os.close(descriptor)
+            return None
+        return StoredBlob(digest, actual, OpenFile(descriptor))
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether a blob is stored."""
+        try:
+            os.stat(self.path(digest))
+        except OSError:
+            return False
+        return True
+
+    def create_part(self, digest: Digest) -> Part:
+        """A new empty part for *digest*, locked for this process. Blocks.
+
+        Raises:
+            OSError: No part can be made.
+        """
+        self._serial += 1
+        path = self._parts / f"{digest.algorithm}-{digest.hex}.{os.getpid()}.{self._serial}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        return Part(path, self.path(digest), descriptor)
+
+    def put(self, digest: Digest, data: bytes) -> None:
+        """Stores bytes that the caller has verified against *digest*. Blocks.
+
+        Raises:
+            OSError: They are not stored.
+        """
+        part = self.create_part(digest)
+        try:
+            part.write(0, [data])
+            part.commit()
+        except OSError:
+            part.remove()
+            raise
+        finally:
+            part.close()
+
+    def set_aside(self, digest: Digest) -> None:
+        """Takes a file that is not what its name says out of the way. Blocks."""
+        with contextlib.suppress(OSError):
+            self.path(digest).unlink()
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
