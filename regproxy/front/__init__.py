@@ -1,0 +1,1 @@
+"""Towards clients: listeners, the site with its limits, the pipeline, delivery, the access log."""

@@ -1,0 +1,238 @@
+"""Blobs for clients: from the store, from a running fill, or past a cache that fails."""
+
+from __future__ import annotations
+
+from attrs import define, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from regproxy.access.grants import Grants
+from regproxy.cache.content import Content, ContentFailed
+from regproxy.cache.fill import Fill, StoreTrouble
+from regproxy.cache.fills import Fills, RegistrySource
+from regproxy.cache.index import Index
+from regproxy.cache.reading import FileReader
+from regproxy.cache.store import Store
+from regproxy.deadline import Deadline
+from regproxy.front.client import Client
+from regproxy.front.delivery import Crowd, Delivery
+from regproxy.front.relaying import Check, Relay
+from regproxy.model.digest import Digest
+from regproxy.model.outcome import Outcome
+from regproxy.model.ranges import ByteRange, content_range, parse_range
+from regproxy.model.route import Blob, Route
+from regproxy.upstream.client import Upstream
+from regproxy.upstream.transfer import TransferCut
+
+_AHEAD = 64 * 1024 * 1024
+"""A range that starts further than this past a fill's front is fetched by itself."""
+
+
+@frozen
+class BlobAnswers:
+    """Answers requests for blobs.
+
+    Attributes:
+        store: Has the blobs.
+        index: Knows their sizes.
+        fills: Brings those that are missing.
+        grants: Decides who may have which.
+        reader: Reads their files.
+        clock: Runs deadlines.
+        crowd: Counts deliveries.
+        silence: Seconds without a byte after which upstream counts as gone.
+        stall: Seconds in which a client must take something.
+    """
+
+    store: Store
+    index: Index
+    fills: Fills
+    grants: Grants
+    reader: FileReader
+    clock: IReactorTime
+    crowd: Crowd
+    silence: float
+    stall: float
+
+    async def answer(
+        self, client: Client, route: Route, asked: Blob, upstream: Upstream, deadline: Deadline
+    ) -> None:
+        """Answers with a blob or a range of it.
+
+        Raises:
+            RegistryError: Why it cannot be served.
+            ClientGone: Nobody is there any more.
+            ContentFailed: The answer had begun and cannot be completed.
+        """
+        digest = asked.digest
+        size = await self.grants.blob(upstream, route.repository, digest, deadline)
+        stored = self.store.open(digest, size)
+        if stored is not None:
+            self.index.use(digest)
+            try:
+                await self._deliver(client, stored, Outcome.HIT)
+            finally:
+                stored.close()
+        elif client.is_head and not self.fills.running(digest):
+            size = await upstream.head_blob(route.repository, digest, deadline)
+            self.grants.proved(upstream, route.repository, digest)
+            _head(client, digest, size, None, Outcome.MISS)
+            client.finish()
+        else:
+            await self._fill(client, route, digest, upstream, deadline)
+
+    async def _fill(
+        self, client: Client, route: Route, digest: Digest, upstream: Upstream, deadline: Deadline
+    ) -> None:
+        fill, is_first = self.fills.join(digest, RegistrySource(upstream, route.repository))
+        try:
+            await deadline.bound(fill.started(), f"{upstream.name}: blob")
+            if is_first:
+                self.grants.proved(upstream, route.repository, digest)
+            client.check_here()
+            ahead = self._far_ahead(client, fill)
+            if ahead is None:
+                await self._deliver(client, fill, Outcome.MISS if is_first else Outcome.JOIN)
+                return
+            relay = _Detour(self, client, upstream, route.repository, digest)
+            await relay.send_range(ahead, fill.size or 0, deadline)
+        except StoreTrouble as trouble:
+            relay = _Detour(self, client, upstream, route.repository, digest)
+            await relay.go_on(trouble)
+        finally:
+            fill.close()
+
+    def _far_ahead(self, client: Client, fill: Fill) -> ByteRange | None:
+        """The range that is wanted long before the fill will be there, if it is such a one."""
+        if fill.size is None or client.is_head:
+            return None
+        wanted = _wanted(client, fill.digest, fill.size)
+        if wanted is None or wanted.start <= fill.front + _AHEAD:
+            return None
+        return wanted
+
+    async def _deliver(self, client: Client, content: Content, outcome: Outcome) -> None:
+        client.check_here()
+        size = content.size
+        wanted = _wanted(client, content.digest, size) if size is not None else None
+        etag = f'"{content.digest}"'
+        if wanted is None and client.matches(etag):
+            client.head(304, [("ETag", etag)], outcome)
+            client.finish()
+            return
+        _head(client, content.digest, size, wanted, outcome)
+        if client.is_head:
+            client.finish()
+            return
+        start, stop = (wanted.start, wanted.stop) if wanted is not None else (0, size or None)
+        delivery = Delivery(
+            content, start, stop, client.request, self.reader, self.clock, self.stall, self.crowd
+        )
+        try:
+            await delivery.deliver()
+        except OSError as error:
+            raise ContentFailed(f"cache: {content.digest}: {error}") from error
+        finally:
+            client.entry.sent += delivery.sent
+        client.finish()
+
+
+@define
+class _Detour:
+    """The way to a client past the cache."""
+
+    answers: BlobAnswers
+    client: Client
+    upstream: Upstream
+    repository: str
+    digest: Digest
+
+    async def send_range(self, wanted: ByteRange, size: int, deadline: Deadline) -> None:
+        """Sends a range that no fill will reach soon by a request of its own."""
+        answer = await self.upstream.get_blob(self.repository, self.digest, wanted.start, deadline)
+        self.client.check_here()
+        _head(self.client, self.digest, size, wanted, Outcome.RELAY)
+        relay = Relay(
+            answer,
+            self.client.request,
+            self.answers.clock,
+            silence=self.answers.silence,
+            stall=self.answers.stall,
+            offset=wanted.start,
+            window=(wanted.start, wanted.stop),
+        )
+        await self._deliver(relay)
+
+    async def go_on(self, trouble: StoreTrouble) -> None:
+        """Sends what a fill could not, from its front on and with its hash."""
+        client = self.client
+        client.check_here()
+        deadline = Deadline.after(self.answers.clock, self.upstream.headers_timeout)
+        if trouble.front == trouble.size:
+            raise trouble
+        answer = await self.upstream.get_blob(self.repository, self.digest, trouble.front, deadline)
+        client.check_here()
+        size = trouble.size if trouble.size is not None else answer.length
+        wanted = _wanted(client, self.digest, size) if size is not None else None
+        if not client.request.startedWriting:
+            _head(client, self.digest, size, wanted, Outcome.RELAY)
+            if client.is_head:
+                answer.discard()
+                client.finish()
+                return
+        first = wanted.start if wanted is not None else 0
+        relay = Relay(
+            answer,
+            client.request,
+            self.answers.clock,
+            silence=self.answers.silence,
+            stall=self.answers.stall,
+            offset=trouble.front,
+            window=(first + client.entry.sent, wanted.stop if wanted is not None else size),
+            check=Check(self.digest, trouble.hasher.copy(), size),
+        )
+        client.entry.outcome = Outcome.RELAY.value
+        await self._deliver(relay)
+
+    async def _deliver(self, relay: Relay) -> None:
+        try:
+            await relay.deliver()
+        except TransferCut as error:
+            raise ContentFailed(f"{self.upstream.name}: {error}") from error
+        finally:
+            self.client.entry.sent += relay.sent
+        self.client.finish()
+
+
+def _wanted(client: Client, digest: Digest, size: int) -> ByteRange | None:
+    """The range that the client asks for, None for the whole.
+
+    Raises:
+        RegistryError: 416.
+    """
+    condition = client.header("if-range")
+    if condition is not None and condition.strip() != f'"{digest}"':
+        return None
+    if size == 0:
+        return None
+    return parse_range(client.header("range"), size)
+
+
+def _head(
+    client: Client,
+    digest: Digest,
+    size: int | None,
+    wanted: ByteRange | None,
+    outcome: Outcome,
+) -> None:
+    headers = [
+        ("Content-Type", "application/octet-stream"),
+        ("Docker-Content-Digest", str(digest)),
+        ("ETag", f'"{digest}"'),
+    ]
+    if size is not None:
+        headers.append(("Accept-Ranges", "bytes"))
+        length = size if wanted is None else wanted.length
+        headers.append(("Content-Length", str(length)))
+    if wanted is not None:
+        headers.append(("Content-Range", content_range(wanted, size)))
+    client.head(200 if wanted is None else 206, headers, outcome)

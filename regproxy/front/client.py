@@ -1,0 +1,151 @@
+"""One client's request as the pipeline sees it: what it asked, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from regproxy.front.accesslog import Entry
+from regproxy.front.stall import ClientGone
+from regproxy.model.errors import RegistryError
+from regproxy.model.outcome import Outcome
+
+_EMPTY_BASIC = {"basic og==", "basic"}
+"""What podman sends to a mirror for which it has no login."""
+
+
+class Client:
+    """A request and the answer to it.
+
+    Attributes:
+        request: Twisted's request.
+        entry: What the access log will say.
+        gone: Whether the client has hung up.
+    """
+
+    def __init__(self, request: Request, clock: IReactorTime) -> None:
+        """Args:
+        request: Received whole.
+        clock: Measures how long the answer takes.
+        """
+        self.request = request
+        self.gone = False
+        self.finished = False
+        self._clock = clock
+        self._since = clock.seconds()
+        address = request.getClientAddress()
+        self.entry = Entry(
+            method=request.method.decode("ascii", "replace")[:32],
+            client=str(getattr(address, "host", "") or "-"),
+        )
+        request.notifyFinish().addErrback(self._left)
+
+    @property
+    def is_head(self) -> bool:
+        """Whether only the head of the answer is wanted."""
+        return bool(self.request.method == b"HEAD")
+
+    @property
+    def target(self) -> str:
+        """The request target as it came."""
+        return str(self.request.uri.decode("latin-1"))
+
+    def header(self, name: str) -> str | None:
+        """The first value of a request header, None without it."""
+        value = self.request.requestHeaders.getRawHeaders(name)
+        return value[0] if value else None
+
+    def headers(self, name: str) -> Sequence[str]:
+        """All values of a request header."""
+        return self.request.requestHeaders.getRawHeaders(name) or []
+
+    @property
+    def authorization(self) -> str | None:
+        """The credential that the client brought, None without one."""
+        value = self.header("authorization")
+        if value is None or value.strip().lower() in _EMPTY_BASIC:
+            return None
+        return value
+
+    def matches(self, etag: str) -> bool:
+        """Whether ``If-None-Match`` names *etag* (RFC 9110 section 13.1.2, weak comparison)."""
+        for value in self.headers("if-none-match"):
+            for candidate in map(str.strip, value.split(",")):
+                if candidate == "*" or candidate.removeprefix("W/") == etag:
+                    return True
+        return False
+
+    def head(
+        self, status: int, headers: Sequence[tuple[str, str]], outcome: Outcome | None
+    ) -> None:
+        """Sets the status and headers of the answer.
+
+        Args:
+            status: The status code.
+            headers: Names and values; a name may come several times.
+            outcome: How the request is served, for the log and ``Cache-Status``.
+        """
+        request = self.request
+        request.setResponseCode(status)
+        add = request.responseHeaders.addRawHeader
+        request.responseHeaders.removeHeader("Content-Type")
+        for name, value in headers:
+            add(name, value)
+        if outcome is not None:
+            self.entry.outcome = outcome.value
+            add("Cache-Status", outcome.cache_status)
+
+    def finish(self, body: bytes = b"") -> None:
+        """Ends the answer, with *body* as all or the last of it."""
+        if self.gone or self.finished:
+            return
+        self.finished = True
+        if body and not self.is_head:
+            self.entry.sent += len(body)
+            self.request.write(body)
+        self.request.finish()
+
+    def refuse(self, error: RegistryError) -> None:
+        """Answers with an error; one that comes after the headers can only cut the connection."""
+        if self.gone or self.finished:
+            return
+        if self.request.startedWriting:
+            self.cut(error.message)
+            return
+        body = error.body()
+        self.request.responseHeaders.removeHeader("Cache-Status")
+        headers = [
+            *error.headers,
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+        ]
+        self.head(error.status, headers, None)
+        self.entry.outcome = ""
+        self.finish(body)
+
+    def cut(self, why: str) -> None:
+        """Ends the connection so that what was sent cannot pass for a whole answer."""
+        self.entry.note = " ".join(why.split())[:200]
+        if not self.gone:
+            transport: Any = self.request.transport
+            transport.abortConnection()
+
+    def described(self) -> Entry:
+        """What the access log says once the answer is over."""
+        self.entry.status = self.request.code if self.request.startedWriting else 0
+        if self.gone and not self.finished and not self.entry.note:
+            self.entry.note = "client left"
+        self.entry.seconds = self._clock.seconds() - self._since
+        return self.entry
+
+    def _left(self, _: Failure) -> None:
+        self.gone = True
+
+    def check_here(self) -> None:
+        """Raises `ClientGone` if nobody waits for the answer any more."""
+        if self.gone:
+            raise ClientGone

@@ -1,0 +1,201 @@
+"""Delivery: one producer sends a part of a content to a client as it becomes available."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from regproxy.cache.content import Content
+from regproxy.cache.reading import FileReader
+from regproxy.front.stall import ClientGone, StallWatch
+
+_PIECE = 256 * 1024
+_PIECE_CROWDED = 64 * 1024
+_CROWD = 96
+"""Deliveries at once from which on each gets smaller pieces, so that memory stays bounded."""
+
+
+class Consumer(Protocol):
+    """The part of a request that a delivery writes to."""
+
+    @property
+    def transport(self) -> Any:
+        """The client's transport."""
+
+    def write(self, data: bytes, /) -> None:
+        """Sends more of the body."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool, /) -> None:  # noqa: FBT001  # IConsumer's
+        """Takes a producer to pause and resume."""
+
+    def unregisterProducer(self) -> None:
+        """The producer is done."""
+
+
+class Crowd:
+    """How many deliveries run, which decides how large their pieces are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @property
+    def piece(self) -> int:
+        """Bytes that one delivery hands to its client at a time."""
+        return _PIECE if self.count <= _CROWD else _PIECE_CROWDED
+
+
+@implementer(IPushProducer)
+class Delivery:
+    """Sends ``content[start:stop]``; a hit, a join and a range are the same to it.
+
+    Attributes:
+        sent: Bytes handed to the client so far.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        start: int,
+        stop: int | None,
+        consumer: Consumer,
+        reader: FileReader,
+        clock: IReactorTime,
+        stall: float,
+        crowd: Crowd,
+    ) -> None:
+        """Args:
+        content: What is sent.
+        start: Its first byte.
+        stop: Behind its last byte; None for its end, wherever that will be.
+        consumer: The client's request, its headers already set.
+        reader: Reads the content's file.
+        clock: Runs the write-stall deadline.
+        stall: Seconds in which a client must take something.
+        crowd: Who else is being served.
+        """
+        self.sent = 0
+        self._content = content
+        self._position = start
+        self._stop = stop
+        self._consumer = consumer
+        self._reader = reader
+        self._crowd = crowd
+        self._file = content.open()
+        self._paused = False
+        self._busy = False
+        self._waiting: Deferred[None] | None = None
+        self._over = False
+        self._watch = StallWatch(consumer, clock, stall, self._stalled)
+        self._done: Deferred[None] = Deferred()
+
+    def deliver(self) -> Deferred[None]:
+        """Starts; fires when the last byte has been handed over.
+
+        Returns:
+            A Deferred that fails with `ClientGone`, with `ContentFailed` when the content will
+            never be whole (everything good of it has been sent), or with OSError when its file
+            cannot be read.
+        """
+        self._crowd.count += 1
+        self._consumer.registerProducer(self, True)
+        self._go()
+        return self._done
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer: the client's buffers are full."""
+        self._paused = True
+        self._watch.paused()
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer: the client takes more."""
+        self._paused = False
+        self._watch.resumed()
+        if not self._busy:
+            self._go()
+
+    def stopProducing(self) -> None:
+        """See IPushProducer: the client has gone."""
+        self._end(Failure(ClientGone()))
+
+    def _go(self) -> None:
+        """Sends pieces until the client is full, the content is not there yet, or it is the end."""
+        self._busy = True
+        try:
+            while not self._over and not self._paused and self._waiting is None:
+                self._step()
+        finally:
+            self._busy = False
+
+    def _step(self) -> None:
+        stop = self._stop if self._stop is not None else self._end_of_content()
+        if stop is not None and self._position >= stop:
+            self._end(None)
+            return
+        ready = self._content.available(self._position)
+        if stop is not None:
+            ready = min(ready, stop - self._position)
+        if not ready:
+            self._await(self._content.wait(self._position))
+            return
+        try:
+            piece = self._reader.read(self._file, self._position, min(ready, self._crowd.piece))
+        except OSError:
+            self._end(Failure())
+            return
+        if isinstance(piece, bytes):
+            self._send(piece)
+        else:
+            self._await(piece.addCallback(self._send))
+
+    def _end_of_content(self) -> int | None:
+        """Where a content of unknown size ends, None while that is open."""
+        size = self._content.size
+        return size if size is not None and self._content.available(size - 1) > 0 else None
+
+    def _send(self, piece: bytes) -> None:
+        if self._over:
+            return
+        if not piece:
+            self._end(Failure(OSError("the file is shorter than the content")))
+            return
+        self._position += len(piece)
+        self.sent += len(piece)
+        self._consumer.write(piece)
+
+    def _await(self, waiting: Deferred[None]) -> None:
+        self._waiting = waiting
+
+        def arrived(_: None) -> None:
+            self._waiting = None
+            if not self._busy and not self._paused:
+                self._go()
+
+        def failed(failure: Failure) -> None:
+            self._waiting = None
+            self._end(failure)
+
+        waiting.addCallbacks(arrived, failed)
+
+    def _stalled(self, gone: ClientGone) -> None:
+        self._end(Failure(gone))
+
+    def _end(self, failure: Failure | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._crowd.count -= 1
+        self._watch.stop()
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.addErrback(lambda _: None)
+            waiting.cancel()
+        self._consumer.unregisterProducer()
+        self._file.close()
+        if failure is None:
+            self._done.callback(None)
+        else:
+            self._done.errback(failure)

@@ -1,0 +1,117 @@
+"""Listeners: endpoint strings become services that accept clients, in plain and in TLS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+from twisted.application.service import Service
+from twisted.application.strports import service as listening_service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from regproxy.front.site import LimitedSite
+
+_log = Logger()
+
+_DRAIN_STEP = 0.05
+
+
+def tls_options(certificate: Path, private_key: Path) -> CertificateOptions:
+    """TLS 1.2 and newer with a certificate chain and its key, HTTP/1.1 only.
+
+    Args:
+        certificate: PEM file, the leaf first.
+        private_key: PEM file, not encrypted.
+
+    Raises:
+        ValueError: A file is not what it should be, or they do not belong together.
+        OSError: A file cannot be read.
+    """
+    chain = [
+        crypto.X509.from_cryptography(loaded)
+        for loaded in x509.load_pem_x509_certificates(certificate.read_bytes())
+    ]
+    try:
+        key = load_pem_private_key(private_key.read_bytes(), password=None)
+    except TypeError as error:
+        raise ValueError("the private key is encrypted") from error
+    options = CertificateOptions(
+        privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]  # any kind OpenSSL knows
+        certificate=chain[0],
+        extraCertChain=chain[1:],
+        # twisted.web would speak HTTP/2, slowly, if h2 happened to be importable.
+        acceptableProtocols=[b"http/1.1"],
+    )
+    try:
+        options.getContext().check_privatekey()
+    except SSL.Error as error:
+        raise ValueError("the private key does not belong to the certificate") from error
+    return options
+
+
+class Listener(Service):
+    """One endpoint and the site behind it; stopping it drains."""
+
+    def __init__(
+        self,
+        reactor: IReactorCore,
+        clock: IReactorTime,
+        endpoint: str,
+        site: LimitedSite,
+        tls: CertificateOptions | None,
+        drain: float,
+    ) -> None:
+        """Args:
+        reactor: Listens.
+        clock: Runs the drain deadline.
+        endpoint: A Twisted server endpoint description.
+        site: Answers.
+        tls: Certificate and key of a TLS listener, None for a plain one.
+        drain: Seconds that running requests get at a stop.
+
+        Raises:
+            ValueError: The description is none.
+        """
+        factory: Any = site
+        if tls is not None:
+            factory = TLSMemoryBIOFactory(tls, False, site)
+        self._site = site
+        self._clock = clock
+        self._drain = drain
+        self._listening = listening_service(endpoint, factory, reactor=reactor)
+        self.setName(f"listener {endpoint}")
+
+    def privilegedStartService(self) -> None:
+        """Binds, while ports below 1024 may still be bound; an address in use ends the start."""
+        self._listening.privilegedStartService()
+
+    def startService(self) -> None:
+        """Accepts clients."""
+        super().startService()
+        self._listening.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stops listening, lets running requests end until the drain deadline, then cuts."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        stopping: Deferred[object] | None = self._listening.stopService()
+        if stopping is not None:
+            await stopping
+        until = self._clock.seconds() + self._drain
+        self._site.close_idle()
+        while self._site.active and self._clock.seconds() < until:
+            await deferLater(self._clock, _DRAIN_STEP, lambda: None)
+            self._site.close_idle()
+        if self._site.active:
+            _log.warn("{count} requests cut at the drain deadline", count=self._site.active)
+        self._site.abort_all()

@@ -1,0 +1,299 @@
+"""The HTTP side of a listener: limits on what clients may send, and on how long they may take.
+
+Twisted's own idle timeout is renewed by every byte, and it spools request bodies to disk before a
+resource sees the request; both are closed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+from regproxy.front.accesslog import AccessLog, Entry
+from regproxy.model.errors import RegistryError, body_too_large, unsupported
+
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a ClientHello (RFC 8446 section 5.1); no HTTP request starts with it."""
+
+_LINGER_SECONDS = 3.0
+"""How long what a refused client still sends is thrown away, so that it can read the refusal."""
+
+_log = Logger()
+
+
+@frozen
+class ClientLimits:
+    """What one listener allows its clients.
+
+    Attributes:
+        connections: Open at once; one more replaces the longest idle one or is closed.
+        header_size: Bytes of a request's line and headers.
+        request_headers: Seconds from a request's first byte to the end of its headers.
+        idle: Seconds that a connection may do nothing between requests.
+        write_stall: Seconds in which a client must take something of its answer.
+    """
+
+    connections: int
+    header_size: int
+    request_headers: float
+    idle: float
+    write_stall: float
+
+
+class ClientChannel(HTTPChannel):
+    """One client's connection."""
+
+    requests: list[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_headers = True
+        self._refused = False
+        self._request_line = b""
+        self._deadline: IDelayedCall | None = None
+        self._linger: IDelayedCall | None = None
+
+    @property
+    def limited_site(self) -> LimitedSite:
+        """The site that made this channel."""
+        return cast(LimitedSite, self.site)
+
+    site: Any = None
+
+    def connectionMade(self) -> None:
+        """See HTTPChannel."""
+        self.totalHeadersSize = self.limited_site.limits.header_size
+        super().connectionMade()
+        self.limited_site.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See HTTPChannel."""
+        for timer in (self._deadline, self._linger):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self.limited_site.closed(self)
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See HTTPChannel."""
+        if self._refused:
+            return
+        if self._in_headers and not self._request_line and data[:1] == _TLS_HANDSHAKE:
+            # Clients that try TLS first go on to plain HTTP as soon as they are hung up on.
+            self._refused = True
+            self._close()
+            return
+        if self._in_headers and self._deadline is None:
+            self._deadline = self.limited_site.reactor.callLater(
+                self.limited_site.limits.request_headers, self._headers_too_slow
+            )
+            self.limited_site.busy(self)
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """See HTTPChannel."""
+        if self._refused:
+            return
+        if not self._request_line and line:
+            self._request_line = line
+        elif line[:1] in (b" ", b"\t"):
+            # RFC 9112 section 5.2: obsolete folding is refused; parsers disagree about it.
+            self._answer_early(RegistryError(400, "UNSUPPORTED", "folded header line"))
+            return
+        super().lineReceived(line)
+
+    def allHeadersReceived(self) -> None:
+        """See HTTPChannel."""
+        self._in_headers = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        request = self.requests[-1]
+        # RFC 9112 section 6.3: a body is there if either header says so.
+        if self.length is None or self.length > 0:
+            method = self._request_line.split(b" ", 1)[0]
+            self._answer_early(self.limited_site.refuse_body(method))
+            return
+        if len(request.requestHeaders.getRawHeaders(b"Host") or [b""]) > 1:
+            self._answer_early(RegistryError(400, "UNSUPPORTED", "more than one Host header"))
+            return
+        super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """See HTTPChannel."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """See HTTPChannel."""
+        if not self._refused:
+            super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        """See HTTPChannel."""
+        self._in_headers = True
+        self._request_line = b""
+        self.limited_site.idle(self)
+        super().requestDone(request)
+
+    def _headers_too_slow(self) -> None:
+        self._deadline = None
+        self._answer_early(
+            RegistryError(408, "UNSUPPORTED", "the request's headers took too long to arrive")
+        )
+
+    def _answer_early(self, error: RegistryError) -> None:
+        """Answers before the request is over, and closes when the client has read it."""
+        self._refused = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self.setTimeout(None)
+        body = error.body()
+        head = [f"HTTP/1.1 {error.status} {_REASONS.get(error.status, 'Refused')}"]
+        head += [f"{name}: {value}" for name, value in error.headers]
+        head += [
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Connection: close",
+        ]
+        transport: Any = self.transport
+        transport.writeSequence([("\r\n".join(head) + "\r\n\r\n").encode("latin-1"), body])
+        self.limited_site.log_refusal(self, self._request_line, error.status, len(body))
+        # Closing at once with unread data would reset the connection before the answer is read.
+        self._linger = self.limited_site.reactor.callLater(_LINGER_SECONDS, self._close)
+        if ITCPTransport.providedBy(transport):
+            transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        cast(Any, self.transport).abortConnection()
+
+
+_REASONS = {
+    400: "Bad Request",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    411: "Length Required",
+    413: "Content Too Large",
+}
+
+
+class LimitedSite(Site):
+    """A site whose clients are held to limits."""
+
+    protocol = cast(Any, ClientChannel)
+    noisy = False
+    displayTracebacks = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        limits: ClientLimits,
+        access_log: AccessLog,
+        reactor: IReactorTime,
+        requestFactory: type[Request] | None = None,
+    ) -> None:
+        """Args:
+        resource: Answers every request.
+        limits: What clients may do.
+        access_log: Told of requests that never reach the resource.
+        reactor: Runs deadlines.
+        requestFactory: The class of requests.
+        """
+        super().__init__(
+            resource,
+            requestFactory=requestFactory,
+            parsePOSTFormSubmission=False,
+            timeout=limits.idle,
+            reactor=reactor,
+        )
+        self.limits = limits
+        self._access_log = access_log
+        self._idle: dict[ClientChannel, None] = {}
+        self._busy: set[ClientChannel] = set()
+
+    @property
+    def active(self) -> int:
+        """Connections with a request under way."""
+        return len(self._busy)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """See IProtocolFactory."""
+        if len(self._idle) + len(self._busy) >= self.limits.connections:
+            if not self._idle:
+                _log.warn("connection from {peer} refused: all are busy", peer=addr)
+                return None
+            oldest = next(iter(self._idle))
+            cast(Any, oldest.transport).abortConnection()
+        return super().buildProtocol(addr)
+
+    def startFactory(self) -> None:
+        """Nothing: the access log is not Twisted's."""
+
+    def stopFactory(self) -> None:
+        """Nothing: the access log is not Twisted's."""
+
+    def log(self, request: Any) -> None:
+        """Nothing: the resource writes the access log."""
+
+    def opened(self, channel: ClientChannel) -> None:
+        """A client has connected."""
+        self._idle[channel] = None
+
+    def closed(self, channel: ClientChannel) -> None:
+        """A client is gone."""
+        self._idle.pop(channel, None)
+        self._busy.discard(channel)
+
+    def busy(self, channel: ClientChannel) -> None:
+        """A request has begun."""
+        self._idle.pop(channel, None)
+        self._busy.add(channel)
+
+    def idle(self, channel: ClientChannel) -> None:
+        """A request has ended."""
+        if channel in self._busy:
+            self._busy.discard(channel)
+            self._idle[channel] = None
+
+    def close_idle(self) -> None:
+        """Hangs up on everyone who has no request under way."""
+        for channel in list(self._idle):
+            channel.loseConnection()
+
+    def abort_all(self) -> None:
+        """Hangs up on everyone."""
+        for channel in [*self._idle, *self._busy]:
+            cast(Any, channel.transport).abortConnection()
+
+    def refuse_body(self, method: bytes) -> RegistryError:
+        """Why a request's body is not received; nothing that is served needs one.
+
+        Args:
+            method: The request's method.
+        """
+        if method not in (b"GET", b"HEAD"):
+            return unsupported("pushing through this proxy is not offered: it only serves pulls")
+        return body_too_large("a request for content has no body")
+
+    def log_refusal(self, channel: ClientChannel, line: bytes, status: int, sent: int) -> None:
+        """Writes the access-log line of a request that was refused by the channel."""
+        parts = line.decode("ascii", "replace").split(" ")
+        peer = cast(Any, channel.transport).getPeer()
+        self._access_log.add(
+            Entry(
+                method=parts[0][:32],
+                client=str(getattr(peer, "host", "-")),
+                reference=(parts[1] if len(parts) > 1 else "").partition("?")[0][:200],
+                status=status,
+                sent=sent,
+            )
+        )
