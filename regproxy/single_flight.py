@@ -42,7 +42,10 @@ class SingleFlight(Generic[K, V]):
         return mine
 
     def _land(self, result: V | Failure, key: K) -> None:
-        for waiter in self._flights.pop(key):
+        waiters = self._flights.pop(key)
+        # Whoever is told may cancel somebody behind it.
+        while waiters:
+            waiter = waiters.pop(0)
             if isinstance(result, Failure):
                 waiter.errback(Failure(result.value))
             else:

@@ -44,6 +44,19 @@ class Presence(Protocol):
 
 
 @frozen
+class Grant:
+    """That a client may have a blob.
+
+    Attributes:
+        size: The stored blob's size in bytes where it is known.
+        proved: Whether the repository is known to hold the blob; if not, it must give the bytes.
+    """
+
+    size: int | None
+    proved: bool
+
+
+@frozen
 class Grants:
     """Decides by what upstream has shown to anonymous clients.
 
@@ -57,10 +70,10 @@ class Grants:
 
     async def blob(
         self, upstream: Upstream, repository: str, digest: Digest, deadline: Deadline
-    ) -> int | None:
-        """The stored blob's size in bytes if it is known; that this returns is the grant.
+    ) -> Grant:
+        """What the client may do; that this returns is the grant.
 
-        A blob that is not here needs no proof: upstream decides when the fill asks for it.
+        A blob that is not here needs no proof yet: upstream decides when the fill asks for it.
 
         Raises:
             RegistryError: Upstream does not give this blob to this client through this
@@ -68,11 +81,22 @@ class Grants:
         """
         proof = self.proofs.holding(upstream.name, repository, digest)
         if proof is not None:
-            return proof.size
+            return Grant(proof.size, proved=True)
         if self.present(digest):
-            await upstream.head_blob(repository, digest, deadline)
-            self.proved(upstream, repository, digest)
-        return self.proofs.size(digest)
+            await self.prove(upstream, repository, digest, deadline)
+            return Grant(self.proofs.size(digest), proved=True)
+        return Grant(None, proved=False)
+
+    async def prove(
+        self, upstream: Upstream, repository: str, digest: Digest, deadline: Deadline
+    ) -> None:
+        """Asks upstream whether the repository holds the digest, by one HEAD.
+
+        Raises:
+            RegistryError: It does not, or cannot be asked.
+        """
+        await upstream.head_blob(repository, digest, deadline)
+        self.proved(upstream, repository, digest)
 
     def proved(self, upstream: Upstream, repository: str, digest: Digest) -> None:
         """Upstream has just given the digest through the repository."""

@@ -19,13 +19,13 @@ from regproxy.deadline import Deadline
 from regproxy.model.errors import too_many_requests, upstream_failed
 from regproxy.single_flight import SingleFlight
 from regproxy.upstream.exchange import Exchange
+from regproxy.upstream.redirects import permitted_url
 
 _ANSWER_LIMIT = 64 * 1024
 _DEFAULT_LIFE = 60.0
 """Seconds a token lives when its answer does not say (the token specification's default)."""
 _MARGIN = 0.2
 """The last part of a token's life in which it is no longer used."""
-_TOKENS_KEPT = 4096
 
 
 @frozen
@@ -38,18 +38,26 @@ class AnonymousTokens:
     """Anonymous tokens of one registry by scope; one request for all who need the same token."""
 
     def __init__(
-        self, exchange: Exchange, clock: IReactorTime, upstream: str, patience: float
+        self,
+        exchange: Exchange,
+        clock: IReactorTime,
+        upstream: str,
+        patience: float,
+        kept: int = 4096,
     ) -> None:
         """Args:
         exchange: Asks the token endpoint.
         clock: Tells when a token is too old.
         upstream: The registry's URL: one on https is never followed to a realm on http.
         patience: Seconds a token request may take; its callers may have less.
+        kept: Scopes whose tokens are kept at once.
         """
         self._patience = patience
+        self._kept = kept
         self._exchange = exchange
         self._clock = clock
         self._upstream = upstream
+        self._host = urlsplit(upstream).hostname
         self._tokens: dict[str, _Token] = {}
         self._flights: SingleFlight[tuple[str, str], str] = SingleFlight()
 
@@ -81,8 +89,15 @@ class AnonymousTokens:
         if known is not None and known != refused:
             return known
         self._tokens.pop(scope, None)
-        bearer = next((c for c in parse_challenges(challenges) if c.scheme == "bearer"), None)
-        if bearer is None or not bearer.parameters.get("realm"):
+        bearer = next(
+            (
+                challenge
+                for challenge in parse_challenges(challenges)
+                if challenge.scheme == "bearer" and challenge.parameters.get("realm")
+            ),
+            None,
+        )
+        if bearer is None:
             return None
         url = self._token_url(bearer, scope)
         flight = self._flights.call((scope, url), lambda: self._fetch(url, scope))
@@ -90,15 +105,10 @@ class AnonymousTokens:
         return f"Bearer {token}" if token else None
 
     def _token_url(self, challenge: Challenge, scope: str) -> str:
-        realm = challenge.parameters["realm"]
         try:
-            parts = urlsplit(realm)
-            usable = bool(parts.hostname) and parts.username is None and realm.isascii()
-        except ValueError:
-            usable = False
-        schemes = {"https"} if self._upstream.startswith("https:") else {"http", "https"}
-        if not usable or parts.scheme not in schemes or any(c <= " " for c in realm):
-            raise upstream_failed("the registry names a token realm that cannot be used")
+            realm = permitted_url(self._upstream, challenge.parameters["realm"])
+        except ValueError as error:
+            raise upstream_failed(f"{self._host} names as its token realm {error}") from error
         query = (
             [("service", challenge.parameters["service"])]
             if challenge.parameters.get("service")
@@ -106,7 +116,7 @@ class AnonymousTokens:
         )
         query.append(("scope", scope))
         encoded = urlencode(query, quote_via=quote, safe=":/*")
-        return f"{realm.partition('#')[0]}{'&' if parts.query else '?'}{encoded}"
+        return f"{realm}{'&' if '?' in realm else '?'}{encoded}"
 
     async def _fetch(self, url: str, scope: str) -> str:
         """The new token, or "" when the endpoint refuses anonymous clients."""
@@ -126,7 +136,7 @@ class AnonymousTokens:
             raise upstream_failed(f"{host}: token endpoint answered {answer.status}")
         body = await answer.read(_ANSWER_LIMIT, deadline)
         token, life = _read_answer(body, host, self._clock.seconds())
-        if len(self._tokens) >= _TOKENS_KEPT:
+        if len(self._tokens) >= self._kept:
             self._tokens.pop(next(iter(self._tokens)))
         self._tokens[scope] = _Token(token, self._clock.seconds() + life * (1 - _MARGIN))
         return token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from regproxy.deadline import Deadline
@@ -20,6 +20,7 @@ from regproxy.upstream.refusals import refusal
 
 _CONTROL_PLACES = 64
 """Control requests (HEAD, manifests, relays) under way at once, apart from fills."""
+_SIZE_DIGITS = 19
 
 
 class Authorizer(Protocol):
@@ -109,9 +110,8 @@ class Upstream:
         answer = await self._control_request("HEAD", path, {"Accept": accept}, repository, deadline)
         await self._expect(answer, (200,), "MANIFEST_UNKNOWN", deadline)
         answer.discard()
-        length = answer.header("Content-Length")
-        size = int(length) if length is not None and length.isdecimal() else None
-        return ManifestHead(_digest_of(answer), answer.header("Content-Type") or "", size)
+        media_type = answer.header("Content-Type") or ""
+        return ManifestHead(_digest_of(answer), media_type, _size_of(answer))
 
     async def get_manifest(
         self, repository: str, reference: str, accept: str, limit: int, deadline: Deadline
@@ -137,8 +137,7 @@ class Upstream:
         answer = await self._control_request("HEAD", path, {}, repository, deadline)
         await self._expect(answer, (200,), "BLOB_UNKNOWN", deadline)
         answer.discard()
-        length = answer.header("Content-Length")
-        return int(length) if length is not None and length.isdecimal() else None
+        return _size_of(answer)
 
     async def get_blob(
         self, repository: str, digest: Digest, start: int, deadline: Deadline
@@ -213,11 +212,14 @@ class Upstream:
         url = self._base_url + path
         authorization = self._authorizer.authorization(scope)
         answer = await self._follow(method, url, headers, authorization, deadline)
-        if answer.status != 401 or not same_origin(answer.url, url):
+        if answer.status != 401 or answer.elsewhere:
             return answer
-        fresh = await self._authorizer.answer(
-            answer.headers("WWW-Authenticate"), scope, authorization, deadline
-        )
+        challenges = answer.headers("WWW-Authenticate")
+        try:
+            fresh = await self._authorizer.answer(challenges, scope, authorization, deadline)
+        except BaseException:
+            answer.discard()
+            raise
         if fresh is None:
             return answer
         answer.discard()
@@ -258,7 +260,7 @@ class Upstream:
             answer = await self._exchange.send(method, here, sent, deadline)
             location = answer.header("Location")
             if answer.status not in REDIRECTS or location is None:
-                return answer
+                return evolve(answer, elsewhere=not same_origin(here, url))
             answer.discard()
             here = redirect_target(here, location)
         raise upstream_failed(f"{self.name}: more than {MAX_HOPS} redirects")
@@ -266,13 +268,14 @@ class Upstream:
     async def _expect(
         self, answer: Answer, statuses: tuple[int, ...], unknown: str, deadline: Deadline
     ) -> None:
-        if answer.status in statuses:
-            return
-        if not same_origin(answer.url, self._base_url):
-            # Storage refuses its registry's links (expired, clock off), not the client.
-            answer.discard()
-            raise upstream_failed(f"{self.name}: storage at {answer.host} answered {answer.status}")
-        raise await refusal(answer, self.name, unknown, deadline)
+        if answer.status not in statuses:
+            raise await refusal(answer, self.name, unknown, deadline)
+
+
+def _size_of(answer: Answer) -> int | None:
+    """What Content-Length tells in an answer to HEAD, which has no body to measure."""
+    length = answer.header("Content-Length") or ""
+    return int(length) if length.isdecimal() and len(length) <= _SIZE_DIGITS else None
 
 
 def _digest_of(answer: Answer) -> Digest | None:

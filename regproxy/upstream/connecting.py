@@ -14,8 +14,8 @@ from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnec
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-_READ_SIZE = 256 * 1024
-"""Bytes read from a socket at once: Twisted's 64 KiB cost a fill four times the calls."""
+_READ_SIZE = 1024 * 1024
+"""Bytes read from a socket at once: with Twisted's 64 KiB a fill spends a third more time."""
 
 _IDLE_SECONDS = 60
 
@@ -32,7 +32,7 @@ def make_agent(
     Args:
         reactor: Connects and resolves names.
         connections: Idle connections kept for each host.
-        connect_timeout: Seconds for name, TCP and TLS.
+        connect_timeout: Seconds for a TCP connection; name and TLS have the request's deadline.
         certificates: Trusted instead of the platform's roots; empty for those.
     """
     pool = HTTPConnectionPool(reactor)

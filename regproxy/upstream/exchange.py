@@ -7,9 +7,11 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
+from OpenSSL import SSL
+from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError, TimeoutError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError, TimeoutError
 from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.web.client import (
     RequestTransmissionFailed,
@@ -28,6 +30,7 @@ from regproxy.upstream.bodies import discard_body, read_body
 _STAND_IN = "http://upstream.invalid/"
 _CONTENT_ENCODING = b"content-encoding"
 _HIDDEN_ENCODING = b"x-regproxy-content-encoding"
+_CAUSE_LENGTH = 200
 
 
 @implementer(IAgent)
@@ -71,11 +74,13 @@ class Answer:
         url: Where the answer came from; it may be signed, so it is never logged or passed on.
         response: The answer, its body not yet delivered.
         clock: Bounds the wait for a body that nobody wants.
+        elsewhere: Whether redirects led to another origin than the one that was asked.
     """
 
     url: str
     response: IResponse
     clock: IReactorTime
+    elsewhere: bool = False
 
     @property
     def status(self) -> int:
@@ -149,21 +154,27 @@ class Exchange:
         for name, value in headers.items():
             raw.setRawHeaders(name, [value])
         client = HTTPClient(_ExactAgent(self._agent, url.encode("ascii")))
-        waiting: Deferred[Any] = client.request(
-            method,
-            _STAND_IN,
-            headers=raw,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=cast(Any, self._clock),
-        )
         try:
+            # A host name that IDNA does not allow is refused before there is a Deferred.
+            waiting: Deferred[Any] = client.request(
+                method,
+                _STAND_IN,
+                headers=raw,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=cast(Any, self._clock),
+            )
             response = await deadline.bound(waiting, f"{host}: {method}")
         except (RegistryError, CancelledError):
             raise
         except Exception as error:
             raise upstream_failed(f"{host} cannot be reached: {_cause(error)}") from error
         return Answer(url, response, self._clock)
+
+
+def one_line(text: str, length: int) -> str:
+    """At most *length* printable characters of text from elsewhere, fit for a message."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:length]
 
 
 def _cause(error: BaseException) -> str:
@@ -176,9 +187,13 @@ def _cause(error: BaseException) -> str:
         return f"name not found ({error})"
     if isinstance(error, TimeoutError):
         return "connecting timed out"
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionClosed):
         return "the connection was lost before an answer came"
+    if isinstance(error, VerificationError):
+        return "TLS: the certificate is for another name"
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
+        return "TLS: " + ", ".join(entry[-1] for entry in error.args[0])
+    text = one_line(str(error), _CAUSE_LENGTH)
     if isinstance(error, ConnectError):
-        return str(error)
-    text = " ".join(str(error).split())
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -14,10 +14,11 @@ from regproxy.model.errors import (
     unauthorized,
     upstream_failed,
 )
-from regproxy.upstream.exchange import Answer
+from regproxy.upstream.exchange import Answer, one_line
 
 _BODY_LIMIT = 64 * 1024
 _BODY_SECONDS = 5.0
+_MESSAGE_LENGTH = 300
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
@@ -31,6 +32,8 @@ async def refusal(answer: Answer, registry: str, unknown: str, deadline: Deadlin
         deadline: When the error must be there.
     """
     code, message = await _registry_error(answer, deadline.earlier(_BODY_SECONDS))
+    if answer.elsewhere and not _speaks_for_registry(answer.status, code):
+        return upstream_failed(f"{registry}: storage at {answer.host} answered {answer.status}")
     said = f"{registry}: {message}" if message else f"{registry} answered {answer.status}"
     if answer.status == 401:
         return unauthorized(said, answer.headers("WWW-Authenticate"))
@@ -43,6 +46,15 @@ async def refusal(answer: Answer, registry: str, unknown: str, deadline: Deadlin
     if 400 <= answer.status < 500:
         return RegistryError(answer.status, code or "UNKNOWN", said)
     return upstream_failed(said)
+
+
+def _speaks_for_registry(status: int, code: str) -> bool:
+    """Whether a refusal from another origin is about what was asked.
+
+    Storage refuses its registry's links (expired, clock off), not the client. But some registries
+    redirect to others, which then know that there is no such manifest.
+    """
+    return status in (416, 429) or (status in (404, 410) and bool(code))
 
 
 async def _registry_error(answer: Answer, deadline: Deadline) -> tuple[str, str]:
@@ -63,4 +75,4 @@ async def _registry_error(answer: Answer, deadline: Deadline) -> tuple[str, str]
         return "", ""
     code = code if isinstance(code, str) and _CODE.match(code) else ""
     message = message if isinstance(message, str) else ""
-    return code, " ".join("".join(c if c.isprintable() else " " for c in message).split())[:300]
+    return code, one_line(message, _MESSAGE_LENGTH)

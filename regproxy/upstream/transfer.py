@@ -42,10 +42,11 @@ class Transfer(Protocol):
 
     def connectionMade(self) -> None:
         """See IProtocol."""
+        if self._over:
+            self._producer.stopProducing()
+            return
         self._last = self._clock.seconds()
         self._timer = self._clock.callLater(self._silence, self._check)
-        if self._paused:
-            self._producer.pauseProducing()
 
     def dataReceived(self, data: bytes) -> None:
         """See IProtocol."""
@@ -57,6 +58,10 @@ class Transfer(Protocol):
         except Exception:  # noqa: BLE001  # handed on through done
             self._end(Failure())
             self._producer.stopProducing()
+            return
+        if self._paused:
+            # deliverBody ends by resuming, whatever was paused before or while it ran.
+            self._producer.pauseProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See IProtocol."""
@@ -90,9 +95,11 @@ class Transfer(Protocol):
         return cast(IPushProducer, self.transport)
 
     def _check(self) -> None:
-        quiet = 0.0 if self._paused else self._clock.seconds() - self._last
-        if quiet < self._silence:
-            self._timer = self._clock.callLater(self._silence - quiet, self._check)
+        now = self._clock.seconds()
+        # Moments are compared: a difference of spans may be too small to move a clock on.
+        due = (now if self._paused else self._last) + self._silence
+        if now < due:
+            self._timer = self._clock.callLater(due - now, self._check)
             return
         self._timer = None
         self._end(Failure(TransferCut(f"upstream sent nothing for {self._silence:g} s")))
