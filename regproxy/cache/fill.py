@@ -85,6 +85,7 @@ class Fill:
         size: From upstream's Content-Length; None before `started`, or when upstream never says.
         verified: Whether length and digest are right.
         sources: Where it can read from, in the order in which they are tried.
+        senders: Those of them that have answered: any of these may have sent wrong bytes.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Fill:
         self.size: int | None = None
         self.verified = False
         self.sources: list[Source] = [source]
+        self.senders: list[Source] = []
         self._store = store
         self._clock = clock
         self._disk = disk
@@ -119,7 +121,6 @@ class Fill:
         self._hasher: Hasher = digest.hasher()
         self._part: Part | None = None
         self._writer: PartWriter | None = None
-        self._follower: Follower | None = None
         self._transfer: Transfer | None = None
         self._started = Waiters(clock)
         self._growth = Waiters(clock)
@@ -217,12 +218,13 @@ class Fill:
 
     async def _receive(self, part: Part) -> None:
         """Transfers, writes and hashes everything, and checks length and digest."""
-        self._follower = follower = Follower(part, self._hasher, self._hashing)
+        follower = Follower(part, self._hasher, self._hashing)
         self._writer = writer = PartWriter(
             part,
             self._clock,
             self._disk,
-            grown=self._grown,
+            written=follower.advance,
+            grown=self._growth.wake,
             pause=lambda: self._transfer.pause() if self._transfer else None,
             resume=lambda: self._transfer.resume() if self._transfer else None,
         )
@@ -281,13 +283,17 @@ class Fill:
             tried.append(source)
             await source.enter()
             try:
-                return source, await source.open(self.digest, start, source.deadline())
+                answer = await source.open(self.digest, start, source.deadline())
             except RegistryError as refused:
                 source.leave()
                 error = refused
             except BaseException:
                 source.leave()
                 raise
+            else:
+                if source not in self.senders:
+                    self.senders.append(source)
+                return source, answer
         raise error
 
     async def _transfer_one(self, source: Source, answer: Answer, writer: PartWriter) -> None:
@@ -297,6 +303,8 @@ class Fill:
             writer.write(data)
 
         self._transfer = transfer = Transfer(sink, self._clock, self._silence)
+        if writer.paused:
+            transfer.pause()
         try:
             answer.deliver(transfer)
             await transfer.done
@@ -311,15 +319,8 @@ class Fill:
             self.size = length
         actual = self._hasher.hexdigest()
         if length != self.size or actual != self.digest.hex:
-            names = ", ".join(source.name for source in self.sources)
-            _log.error(
-                "fill {digest}: {source} sent {algorithm}:{actual}, nothing is kept",
-                digest=self.digest,
-                source=names,
-                algorithm=self.digest.algorithm,
-                actual=actual,
-            )
-            raise DigestMismatch(f"{names}: sent bytes that are not {self.digest}")
+            names = ", ".join(source.name for source in self.senders)
+            raise DigestMismatch(f"{names}: sent {self.digest.algorithm}:{actual}")
 
     async def _commit(self, part: Part) -> None:
         """The blob gets its name; if the disk refuses, its readers have it all the same."""
@@ -331,7 +332,7 @@ class Fill:
 
     async def _trouble(
         self, writer: PartWriter, follower: Follower, error: OSError
-    ) -> ContentFailed:
+    ) -> StoreTrouble:
         _log.error(
             "cache: fill {digest} stops at {front}: {error}; its clients go on uncached",
             digest=self.digest,
@@ -341,10 +342,6 @@ class Fill:
         try:
             await follower.finish()
         except OSError:
-            return ContentFailed("the cache cannot be read back")
+            # It cannot be read back: what was delivered is fetched and hashed once more.
+            return StoreTrouble(0, self.digest.hasher(), self.size)
         return StoreTrouble(writer.front, self._hasher, self.size)
-
-    def _grown(self) -> None:
-        if self._follower is not None:
-            self._follower.advance(self.front)
-        self._growth.wake()

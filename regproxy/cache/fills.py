@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from regproxy.cache.content import ContentFailed
-from regproxy.cache.fill import DigestMismatch, Fill, Source
+from regproxy.cache.fill import DigestMismatch, Fill, Source, StoreTrouble
 from regproxy.cache.store import Store
 from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest
@@ -113,15 +113,16 @@ class Fills:
         Raises:
             RegistryError: 502, when the source has just sent wrong bytes twice.
         """
+        distrusted = self._distrusted(source, digest)
         fill = self._running.get(digest)
         if fill is not None:
-            fill.add_source(source)
+            if not distrusted:
+                fill.add_source(source)
             return fill.attach(), False
-        count, until = self._mismatches.get((source.name, digest), (0, 0.0))
-        if count >= _MISMATCHES and self._clock.seconds() < until:
+        if distrusted:
             raise upstream_failed(
-                f"{source.name} sent bytes that are not {digest} {count} times; "
-                f"it is asked again in {until - self._clock.seconds():.0f} s"
+                f"{source.name} sent bytes that are not {digest} {_MISMATCHES} times; "
+                f"it is asked again in {distrusted:.0f} s"
             )
         fill = Fill(
             digest,
@@ -141,7 +142,7 @@ class Fills:
 
     def _filled(self, _: None, fill: Fill) -> None:
         del self._running[fill.digest]
-        for source in fill.sources:
+        for source in fill.senders:
             self._mismatches.pop((source.name, fill.digest), None)
         if fill.size is not None and self._store.holds(fill.digest):
             self._stored(fill.digest, fill.size)
@@ -150,16 +151,25 @@ class Fills:
         del self._running[fill.digest]
         if failure.check(DigestMismatch):
             self._distrust(fill)
-        elif failure.check(ContentFailed):
-            _log.error("fill {digest}: {error}", digest=fill.digest, error=failure.value)
+        if failure.check(StoreTrouble):
+            return  # logged where it happened
+        if failure.check(ContentFailed):
+            _log.error(
+                "fill {digest}: {error}; nothing is kept", digest=fill.digest, error=failure.value
+            )
         elif not failure.check(RegistryError):
             _log.failure("fill {digest} broke", failure=failure, digest=fill.digest)
+
+    def _distrusted(self, source: Source, digest: Digest) -> float:
+        """Seconds for which *source* is not asked for *digest*."""
+        count, until = self._mismatches.get((source.name, digest), (0, 0.0))
+        return max(0.0, until - self._clock.seconds()) if count >= _MISMATCHES else 0.0
 
     def _distrust(self, fill: Fill) -> None:
         now = self._clock.seconds()
         while len(self._mismatches) >= _MISMATCHES_KEPT:
             self._mismatches.pop(next(iter(self._mismatches)))
-        for source in fill.sources:
+        for source in fill.senders:
             key = (source.name, fill.digest)
             count, until = self._mismatches.pop(key, (0, 0.0))
             if now >= until:

@@ -88,7 +88,14 @@ class Freshness:
                 if fresh is not None:
                     return fresh
                 if not head:
-                    return await self._manifests.get(upstream, repository, known.digest, deadline)
+                    try:
+                        return await self._manifests.get(
+                            upstream, repository, known.digest, deadline
+                        )
+                    except RegistryError as error:
+                        # A manifest that was deleted says nothing of what the tag means now.
+                        if error.status != 404:
+                            raise
             else:
                 stored = await self._manifests.local(
                     upstream.name, repository, known.digest, Outcome.STALE
@@ -120,7 +127,7 @@ class Freshness:
             if now.digest == known.digest:
                 return evolve(stored, outcome=Outcome.REVALIDATED)
             if head:
-                return _head_of(now)
+                return self._told(key, now)
             return await self._fetched(upstream, key, patience, head=False)
         except RegistryError as error:
             if not cannot_be_asked(error):
@@ -135,7 +142,7 @@ class Freshness:
         self, upstream: Upstream, key: _Key, deadline: Deadline, *, head: bool
     ) -> ServedManifest:
         if head:
-            return _head_of(await self._head(upstream, key, deadline))
+            return self._told(key, await self._head(upstream, key, deadline))
         joined = key in self._gets
         flight = self._gets.call(key, lambda: self._ask_body(upstream, key))
         served = await deadline.bound(flight, upstream.name)
@@ -150,11 +157,24 @@ class Freshness:
     async def _ask_head(self, upstream: Upstream, key: _Key) -> ManifestHead:
         _, repository, tag, variant = key
         deadline = Deadline.after(self._clock, upstream.headers_timeout)
-        now = await upstream.head_manifest(repository, tag, accept_header(variant), deadline)
+        try:
+            now = await upstream.head_manifest(repository, tag, accept_header(variant), deadline)
+        except RegistryError as error:
+            if not cannot_be_asked(error):
+                self._answered(upstream)
+            raise
         self._answered(upstream)
+        known = self._index.tag(*key)
+        # A manifest that is still to be fetched must not take the place of one that is stored.
+        if known is not None and known.digest == now.digest:
+            self._index.put_tag(*key, known.digest)
+        return now
+
+    def _told(self, key: _Key, now: ManifestHead) -> ServedManifest:
+        """The answer to a client's HEAD; the client comes back for the digest that it is told."""
         if now.digest is not None:
             self._index.put_tag(*key, now.digest)
-        return now
+        return ServedManifest(now.digest, now.media_type, now.size, None, Outcome.MISS)
 
     async def _ask_body(self, upstream: Upstream, key: _Key) -> ServedManifest:
         registry, repository, tag, variant = key
@@ -179,7 +199,3 @@ class Freshness:
     def _answered(self, upstream: Upstream) -> None:
         if upstream.circuit.answered():
             _log.info("{registry} answers again", registry=upstream.name)
-
-
-def _head_of(now: ManifestHead) -> ServedManifest:
-    return ServedManifest(now.digest, now.media_type, now.size, None, Outcome.MISS)

@@ -1,6 +1,12 @@
-"""The hash of a part, computed in a thread that follows the file."""
+"""The hash of a part, computed in a thread that follows the file.
+
+While it keeps up, it hashes the pieces that were just written, still in memory; what it has fallen
+behind on is read back.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -14,6 +20,9 @@ _JOB_LIMIT = 8 * 1024 * 1024
 
 _JOB_MINIMUM = 2 * 1024 * 1024
 """Fewer bytes wait for company while the fill runs: each job costs two trips between threads."""
+
+_KEPT_LIMIT = 4 * 1024 * 1024
+"""Written bytes that are kept for the next job; beyond, they are read back from the file."""
 
 _BUFFER = 256 * 1024
 
@@ -38,13 +47,18 @@ class Follower:
         self._worker = worker
         self._buffer = bytearray(_BUFFER)
         self._front = 0
+        self._kept: list[bytes] = []
+        self._kept_from = 0
         self._running = False
         self._failure: Failure | None = None
         self._finished: Deferred[None] | None = None
 
-    def advance(self, front: int) -> None:
-        """Tells how far the part is written; a job starts when there is enough to do."""
-        self._front = front
+    def advance(self, pieces: Sequence[bytes]) -> None:
+        """Tells what has been written behind the front; a job starts when there is enough to do."""
+        self._kept.extend(pieces)
+        self._front += sum(map(len, pieces))
+        if self._front - self._kept_from > _KEPT_LIMIT:
+            self._forget()
         self._next()
 
     def finish(self) -> Deferred[None]:
@@ -72,9 +86,21 @@ class Follower:
             waiting >= _JOB_MINIMUM or (self._finished is not None and waiting)
         ):
             self._running = True
-            stop = self.position + min(waiting, _JOB_LIMIT)
-            job = self._worker(self._part.hash_into, self.hasher, self.position, stop, self._buffer)
+            if self._kept_from == self.position:
+                stop = self._front
+                job = self._worker(hash_pieces, self.hasher, self._forget())
+            else:
+                stop = min(self._kept_from, self.position + _JOB_LIMIT)
+                job = self._worker(
+                    self._part.hash_into, self.hasher, self.position, stop, self._buffer
+                )
             job.addCallbacks(self._hashed, self._failed, callbackArgs=(stop,))
+
+    def _forget(self) -> list[bytes]:
+        """What was kept; from here on it is a job's, or the file's alone."""
+        kept, self._kept = self._kept, []
+        self._kept_from = self._front
+        return kept
 
     def _hashed(self, _: None, stop: int) -> None:
         self._running = False
@@ -86,3 +112,9 @@ class Follower:
         self._running = False
         self._failure = failure
         self._next()
+
+
+def hash_pieces(hasher: Hasher, pieces: Sequence[bytes]) -> None:
+    """Takes *pieces* into *hasher*."""
+    for piece in pieces:
+        hasher.update(piece)

@@ -201,7 +201,9 @@ class Index:
     ) -> None:
         """*repository* holds *digest*; a media type says that upstream served it as a manifest."""
         key = (registry, repository, str(digest))
-        self._put(("holding", *key), (media_type,), _PUT_HOLDING, (*key, media_type))
+        (pending,) = self._pending.get(("holding", *key), (None,))
+        value = (media_type or pending,)
+        self._put(("holding", *key), value, _PUT_HOLDING, (*key, *value))
 
     def put_blob(self, digest: Digest, size: int) -> None:
         """*digest* is stored and has *size* bytes."""
@@ -282,8 +284,10 @@ class Index:
             _log.info("index: works again")
 
     def _failed(self, failure: Failure) -> None:
-        failure.trap(sqlite3.Error)
-        self._trouble(failure.value)
+        if failure.check(sqlite3.Error):
+            self._trouble(failure.value)
+        else:
+            _log.failure("index: a batch broke", failure=failure)
 
     def _trouble(self, error: BaseException | None) -> None:
         if not self._in_trouble:
@@ -293,11 +297,8 @@ class Index:
 
 def _write(connection: sqlite3.Connection, batch: Sequence[tuple[str, _Row]]) -> None:
     """Commits a batch, all or nothing. Blocks."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    # The context commits, and rolls back what it cannot commit.
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         for statement, row in batch:
             connection.execute(statement, row)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

@@ -13,6 +13,7 @@ from regproxy.cache.content import OpenFile
 from regproxy.worker import Worker
 
 _LARGEST = 256 * 1024
+_PROBE_STEP = 128 * 1024
 _READ_AHEAD = 4 * 1024 * 1024
 
 
@@ -52,6 +53,34 @@ class FileReader:
             self._nowait = False
             return os.pread(file.descriptor, length, offset)
         return bytes(self._view[:count])
+
+    def load(self, file: OpenFile, offset: int, length: int) -> Deferred[None] | None:
+        """Has a part of a file brought into the page cache.
+
+        Args:
+            file: What will be sent; the caller keeps its share.
+            offset: First byte.
+            length: How many bytes.
+
+        Returns:
+            None when the part is there already, as far as a look at one page in every 128 KiB
+            tells; else a Deferred that fires when it has been read.
+        """
+        if not self._nowait:
+            return None
+        probe = self._view[:1]
+        stop = offset + length
+        try:
+            for position in (*range(offset, stop, _PROBE_STEP), stop - 1):
+                os.preadv(file.descriptor, [probe], position, os.RWF_NOWAIT)
+        except BlockingIOError:
+            waiting = self._read_in_thread(file, offset, length)
+            return waiting.addCallback(lambda _: None)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            self._nowait = False
+        return None
 
     def _read_in_thread(self, file: OpenFile, offset: int, length: int) -> Deferred[bytes]:
         # The reader may leave while the thread still needs the descriptor.

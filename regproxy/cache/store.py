@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,7 +113,6 @@ class Store:
         """
         self._blobs = directory / "blobs"
         self._parts = directory / "parts"
-        self._serial = 0
 
     def prepare(self) -> int:
         """Makes the directories and removes parts that no process is writing.
@@ -127,15 +127,10 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         removed = 0
         for name in os.listdir(self._parts):
-            descriptor = os.open(self._parts / name, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(self._parts / name)
+            # Another process may be writing it, or starting too and removing it first.
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                _remove_abandoned(self._parts / name)
                 removed += 1
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(descriptor)
         return removed
 
     def path(self, digest: Digest) -> Path:
@@ -175,8 +170,8 @@ class Store:
         Raises:
             OSError: No part can be made.
         """
-        self._serial += 1
-        path = self._parts / f"{digest.algorithm}-{digest.hex}.{os.getpid()}.{self._serial}"
+        # Processes that share the directory may share a process id, each in a container.
+        path = self._parts / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(8)}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,6 +201,15 @@ class Store:
         """Takes a file that is not what its name says out of the way. Blocks."""
         with contextlib.suppress(OSError):
             self.path(digest).unlink()
+
+
+def _remove_abandoned(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_directory(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -27,6 +27,7 @@ class PartWriter:
     Attributes:
         accepted: Bytes taken from upstream.
         front: Bytes written: every one of them can be read back.
+        paused: Whether upstream should not be sending.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class PartWriter:
         clock: IReactorTime,
         worker: Worker,
         *,
+        written: Callable[[Sequence[bytes]], None],
         grown: Callable[[], None],
         pause: Callable[[], None],
         resume: Callable[[], None],
@@ -43,6 +45,7 @@ class PartWriter:
         part: Where the bytes go.
         clock: Bounds how long a small batch waits.
         worker: Runs the writes.
+        written: Called with each batch that is written, in order.
         grown: Called when the front has moved.
         pause: Called when upstream should stop sending.
         resume: Called when upstream may go on.
@@ -50,6 +53,7 @@ class PartWriter:
         self._part = part
         self._clock = clock
         self._worker = worker
+        self._wrote = written
         self._grown = grown
         self._pause = pause
         self._resume = resume
@@ -59,7 +63,7 @@ class PartWriter:
         self._pieces: list[bytes] = []
         self._backlog = 0
         self._writing = False
-        self._paused = False
+        self.paused = False
         self._timer: IDelayedCall | None = None
         self._flushed: Deferred[None] | None = None
 
@@ -74,8 +78,8 @@ class PartWriter:
         self._pieces.append(data)
         self._backlog += len(data)
         self.accepted += len(data)
-        if self._backlog >= _BACKLOG_HIGH and not self._paused:
-            self._paused = True
+        if self._backlog >= _BACKLOG_HIGH and not self.paused:
+            self.paused = True
             self._pause()
         if self._writing:
             return
@@ -102,18 +106,19 @@ class PartWriter:
         pieces, self._pieces = self._pieces, []
         self._writing = True
         job = self._worker(self._part.write, self.front, pieces)
-        job.addCallbacks(self._written, self._failed)
+        job.addCallbacks(self._written, self._failed, callbackArgs=(pieces,))
 
-    def _written(self, count: int) -> None:
+    def _written(self, count: int, pieces: Sequence[bytes]) -> None:
         self._writing = False
         self.front += count
         self._backlog -= count
+        self._wrote(pieces)
         if self._backlog >= _BATCH or (self._flushed is not None and self._pieces):
             self._start()
         elif self._pieces and self._timer is None:
             self._timer = self._clock.callLater(_BATCH_DELAY, self._start)
-        if self._paused and self._backlog <= _BACKLOG_LOW:
-            self._paused = False
+        if self.paused and self._backlog <= _BACKLOG_LOW:
+            self.paused = False
             self._resume()
         self._grown()
         self._settle()
@@ -122,9 +127,9 @@ class PartWriter:
         self._writing = False
         self.failure = failure
         self._pieces.clear()
-        if self._paused:
+        if self.paused:
             # The next byte that arrives meets the failure and ends the transfer.
-            self._paused = False
+            self.paused = False
             self._resume()
         self._settle()
 

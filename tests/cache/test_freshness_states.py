@@ -1,0 +1,234 @@
+"""Freshness in any order of events, against a model of its rules."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from regproxy.cache.freshness import Freshness, FreshnessRules
+from regproxy.cache.index import Index
+from regproxy.cache.manifests import Manifests, ServedManifest
+from regproxy.cache.reading import FileReader
+from regproxy.cache.store import Store
+from regproxy.deadline import Deadline
+from regproxy.model.digest import Digest
+from regproxy.model.errors import RegistryError
+from regproxy.model.mediatypes import OCI_MANIFEST
+from regproxy.model.outcome import Outcome
+from regproxy.testing import Fault, ImmediateWorker, ScriptedUpstream
+from regproxy.upstream.client import Upstream
+from regproxy.upstream.exchange import Exchange
+from tests.cache.upstreams import LIMIT, NAME, ORIGIN, REPOSITORY, NoCredentials, image
+
+TTL, STALE_IF_ERROR, PAUSE = 300.0, 1000.0, 30.0
+RULES = FreshnessRules(tag_ttl=TTL, stale_if_error=STALE_IF_ERROR, revalidate=3.0)
+IMAGES = {Digest.of(image(bytes([n]))): image(bytes([n])) for n in range(3)}
+DIGESTS = list(IMAGES)
+
+FAULTS = {
+    "refused": Fault(connect_failure=ConnectionRefusedError()),
+    "500": Fault(status=500),
+    "429": Fault(status=429),
+    "404": Fault(status=404),
+    "401": Fault(status=401),
+    "silent": Fault(silent=True),
+}
+BELIEVED = {"404": 404, "401": 401}
+
+
+class FreshnessMachine(RuleBasedStateMachine):
+    """One tag, upstream's changes and troubles, and a client that asks at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.agent = ScriptedUpstream(self.clock)
+        self.agent.add_blob(ORIGIN, REPOSITORY, b"")
+        self.upstream = Upstream(
+            NAME,
+            ORIGIN,
+            Exchange(self.agent, self.clock),
+            NoCredentials(),
+            self.clock,
+            connections=2,
+            headers_timeout=25.0,
+        )
+        self.store = Store(self.directory)
+        self.store.prepare()
+        self.index = Index(self.directory / "index.sqlite", self.clock, ImmediateWorker())
+        self.index.open()
+        self.restart()
+        # The model: what upstream has, and what the proxy must have learnt.
+        self.there: Digest | None = None
+        self.fault = ""
+        self.known: Digest | None = None
+        self.verified = 0.0
+        self.kept: set[Digest] = set()
+        self.retry_at = 0.0
+        self.methods: list[str] | None = None
+
+    def teardown(self) -> None:
+        """Closes the index."""
+        self.index.close()
+        shutil.rmtree(self.directory)
+
+    @rule()
+    def restart(self) -> None:
+        """Nothing is in memory any more, except that upstream was in trouble."""
+        manifests = Manifests(
+            self.store,
+            self.index,
+            self.clock,
+            ImmediateWorker(),
+            FileReader(ImmediateWorker()),
+            LIMIT,
+        )
+        self.freshness = Freshness(self.index, manifests, self.clock, LIMIT)
+
+    @rule(digest=st.sampled_from(DIGESTS))
+    def push(self, digest: Digest) -> None:
+        """Somebody pushes the tag."""
+        self.agent.add_manifest(ORIGIN, REPOSITORY, IMAGES[digest], OCI_MANIFEST, "latest")
+        self.there = digest
+
+    @rule()
+    def delete(self) -> None:
+        """Somebody deletes the tag; its manifest stays."""
+        if self.there is not None:
+            self.agent.remove_tag(ORIGIN, REPOSITORY, "latest")
+            self.there = None
+
+    @rule(fault=st.sampled_from(["", "", *FAULTS]))
+    def trouble(self, fault: str) -> None:
+        """Upstream fails from now on, or works again."""
+        self.agent.heal()
+        if fault:
+            self.agent.script(FAULTS[fault], times=None)
+        self.fault = fault
+
+    @rule(seconds=st.sampled_from([1.0, PAUSE, TTL - 1, TTL, STALE_IF_ERROR]))
+    def pass_time(self, seconds: float) -> None:
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    @rule(head=st.booleans())
+    def ask(self, head: bool) -> None:
+        """A client asks, and gets what the rules say."""
+        self.agent.requests.clear()
+        now = self.clock.seconds()
+        self.methods = None
+        expected = self.expect(now, head)
+        question = self.freshness.get(
+            self.upstream,
+            REPOSITORY,
+            "latest",
+            31,
+            RULES,
+            Deadline.after(self.clock, 20.0),
+            head=head,
+        )
+        results: list[object] = []
+        Deferred.fromCoroutine(question).addBoth(results.append)
+        self.clock.pump([0.0, 3.0, 0.0])
+        if not results:
+            self.clock.advance(17.0)
+        # The question itself ends a little later than who asked it.
+        self.clock.advance(10.0)
+        (result,) = results
+        if isinstance(result, Failure):
+            assert isinstance(result.value, RegistryError), result
+            actual: object = result.value.status
+        else:
+            assert isinstance(result, ServedManifest)
+            assert result.digest is not None
+            actual = (result.outcome, result.digest)
+            if not head:
+                assert result.data == IMAGES[result.digest]
+        assert actual == expected, (actual, expected)
+        if self.methods is not None:
+            assert [request.method for request in self.agent.requests] == self.methods
+
+    def expect(self, now: float, head: bool) -> object:
+        """The model's answer: an outcome with a digest, or the status of an error."""
+        stored = self.known is not None and self.known in self.kept
+        age = now - self.verified
+        if stored and age < TTL:
+            return self.answer(Outcome.HIT, [])
+        if not stored:
+            if self.known is not None and age < TTL and not head and not self.fault:
+                # By its digest, whatever the tag means by now.
+                self.kept.add(self.known)
+                return self.answer(Outcome.MISS, ["GET"])
+            return self.cold(now, head)
+        usable = age < STALE_IF_ERROR
+        if usable and now < self.retry_at:
+            return self.answer(Outcome.STALE, [])
+        failure = self.failure()
+        if failure in {404, 401}:
+            self.known = None
+            return failure
+        if failure is not None:
+            if not usable:
+                return failure
+            self.retry_at = now + (PAUSE + 3.0 if self.fault == "silent" else PAUSE)
+            return self.answer(Outcome.STALE, ["HEAD"])
+        self.retry_at = 0.0
+        if self.there == self.known:
+            self.verified = now
+            return self.answer(Outcome.REVALIDATED, ["HEAD"])
+        return self.learn(now, head)
+
+    def cold(self, now: float, head: bool) -> object:
+        """What is answered with nothing stored."""
+        failure = self.failure()
+        if failure is not None:
+            return failure
+        self.retry_at = 0.0
+        return self.learn(now, head)
+
+    def learn(self, now: float, head: bool) -> object:
+        """Upstream says what the tag means, and sends it unless its head is wanted."""
+        self.known, self.verified = self.there, now
+        assert self.known is not None
+        if not head:
+            self.kept.add(self.known)
+        return Outcome.MISS, self.known
+
+    def failure(self) -> int | None:
+        """The status that a question to upstream comes to, None if it is answered."""
+        if self.fault:
+            return BELIEVED.get(self.fault) or {"silent": 504, "429": 429}.get(self.fault, 502)
+        return 404 if self.there is None else None
+
+    def answer(self, outcome: Outcome, methods: list[str]) -> object:
+        """What is known, so come by, and for which upstream was asked so."""
+        self.methods = methods
+        return outcome, self.known
+
+
+class FreshnessStatesTests(SynchronousTestCase):
+    """Any order of events."""
+
+    def test_any_order(self) -> None:
+        """Whatever upstream does, the rules of freshness hold."""
+        run_state_machine_as_test(
+            FreshnessMachine,
+            settings=settings(
+                max_examples=60,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
