@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,18 +14,18 @@ from cryptography import x509
 from OpenSSL import crypto
 from twisted.application.service import IServiceCollection, MultiService, Service
 from twisted.application.strports import service as listening_service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.ssl import Certificate
+from twisted.internet.ssl import Certificate, CertificateOptions
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger, textFileLogObserver
 from twisted.python import usage
 from twisted.python.threadpool import ThreadPool
-from twisted.web.server import Site
 
 from regproxy.access.grants import Grants
 from regproxy.access.tokens import AnonymousTokens
-from regproxy.admin.health import Health, admin_root
+from regproxy.admin.health import AdminSite, Health
 from regproxy.cache.fills import Fills
 from regproxy.cache.freshness import Freshness, FreshnessRules
 from regproxy.cache.index import Index
@@ -35,12 +36,14 @@ from regproxy.config import AccessLogFormat, Config, Registry
 from regproxy.config_file import ConfigError, load_config
 from regproxy.front.accesslog import AccessLog, format_json, format_logfmt
 from regproxy.front.blobs import BlobAnswers
-from regproxy.front.delivery import Crowd
+from regproxy.front.connections import Connections
+from regproxy.front.delivery import Deliveries
 from regproxy.front.listeners import Listener, tls_options
 from regproxy.front.manifests import ManifestAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.resource import RegistryResource, Rooms
 from regproxy.front.site import ClientLimits, LimitedSite
+from regproxy.memory import keep_freed_memory
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.connecting import make_agent
 from regproxy.upstream.exchange import Exchange
@@ -69,13 +72,14 @@ class Options(usage.Options):
         """Reads the configuration.
 
         Raises:
-            usage.UsageError: It is not usable; the text is one line that says where and why.
+            SystemExit: It is not usable; its one line says where and why.
         """
         path = Path(self["config"]) if self["config"] is not None else None
         try:
             self.settings = load_config(path, os.environ)
         except ConfigError as error:
-            raise usage.UsageError(str(error)) from error
+            # A UsageError would bury the line under the whole usage text.
+            raise SystemExit(f"regproxy: {error}") from error
 
     @property
     def logs_by_default(self) -> bool:
@@ -94,6 +98,27 @@ class RegproxyService(MultiService):
         """
         super().__init__()
         self._log_to_stderr = log_to_stderr
+
+    def privilegedStartService(self) -> None:
+        """Opens the cache and binds.
+
+        Raises:
+            SystemExit: One of them cannot be had; its one line says which and why.
+        """
+        try:
+            super().privilegedStartService()
+        except (CannotListenError, OSError, sqlite3.Error, ValueError) as error:
+            # A traceback would bury the one line that matters.
+            raise SystemExit(f"regproxy: cannot start: {_one_line(error)}") from error
+
+    def stopService(self) -> Deferred[None]:
+        """Stops what came last first, and each only when the one before is done."""
+        self.running = 0
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for service in reversed(list(self)):
+            await maybeDeferred(service.stopService)
 
     def setServiceParent(self, parent: Any) -> None:
         """Also gives twistd its log observer: this is the one moment at which it can be had."""
@@ -172,12 +197,13 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
         reactor: Runs everything; by default the one that twistd has installed.
 
     Raises:
-        ConfigError: A file or an endpoint that the configuration names cannot be used.
+        SystemExit: A file that the configuration names cannot be used; its one line says why.
     """
     if reactor is None:
         from twisted.internet import reactor
     config = options.settings
     clock: IReactorTime = reactor
+    keep_freed_memory()
     threads = Threads(reactor, [])
     disk = threads.worker("disk", _DISK_THREADS)
     hashing = threads.worker("hash", _HASH_THREADS)
@@ -198,30 +224,33 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
 
     service = RegproxyService(log_to_stderr=options.logs_by_default)
     CacheService(threads, store, index, access_log).setServiceParent(service)
+    front = MultiService()
+    front.setServiceParent(service)
+    connections = Connections(config.limits.connections)
     for listener in config.listeners:
         site = LimitedSite(
             RegistryResource(rooms, clock, access_log),
             ClientLimits(
-                connections=config.limits.connections,
                 header_size=config.limits.header_size,
                 request_headers=config.timeouts.request_headers,
                 idle=config.timeouts.idle,
                 write_stall=config.timeouts.write_stall,
             ),
+            connections,
             access_log,
             reactor,
         )
         tls = None
         if listener.certificate is not None and listener.private_key is not None:
-            tls = tls_options(listener.certificate, listener.private_key)
+            tls = _tls(listener.certificate, listener.private_key)
         Listener(
             reactor, clock, listener.endpoint, site, tls, config.timeouts.drain
-        ).setServiceParent(service)
+        ).setServiceParent(front)
     if config.admin.endpoint is not None:
         health = Health(lambda: {"fills": len(fills)})
         listening_service(
-            config.admin.endpoint, Site(admin_root(health)), reactor=reactor
-        ).setServiceParent(service)
+            config.admin.endpoint, AdminSite(health, reactor), reactor=reactor
+        ).setServiceParent(front)
     return service
 
 
@@ -247,6 +276,7 @@ def _rooms(
         for name, registry in config.registries.items()
     }
     silence, stall = config.timeouts.silence, config.timeouts.write_stall
+    deliveries = Deliveries(reader, clock, stall, descriptors=reactor)
     grants = Grants(index, lambda digest: fills.running(digest) or store.holds(digest))
     return Rooms(
         lookup=config,
@@ -255,7 +285,7 @@ def _rooms(
             for name, registry in config.registries.items()
         },
         manifests=ManifestAnswers(manifests, Freshness(index, manifests, clock, limit), rules),
-        blobs=BlobAnswers(store, index, fills, grants, reader, clock, Crowd(), silence, stall),
+        blobs=BlobAnswers(store, index, fills, grants, deliveries, silence),
         relays=RelayAnswers(clock, silence, stall),
         headers_timeout=config.timeouts.headers,
     )
@@ -286,13 +316,29 @@ def _certificates(path: Path) -> list[Certificate]:
     """The certificates in a PEM file.
 
     Raises:
-        ConfigError: It has none.
+        SystemExit: It has none.
     """
     try:
         loaded = x509.load_pem_x509_certificates(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(str(path), "", "no PEM certificate", "at least one") from error
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"regproxy: {path}: {_one_line(error)}") from error
     return [Certificate(crypto.X509.from_cryptography(certificate)) for certificate in loaded]
+
+
+def _tls(certificate: Path, private_key: Path) -> CertificateOptions:
+    """What a TLS listener shows.
+
+    Raises:
+        SystemExit: The files cannot be used.
+    """
+    try:
+        return tls_options(certificate, private_key)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"regproxy: {certificate}, {private_key}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 makeService = make_service  # noqa: N816  # the name that twistd looks for

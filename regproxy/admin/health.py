@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import Request, Site
 
 from regproxy import __version__
 
@@ -30,8 +32,20 @@ class Health(Resource):
         return json.dumps(facts).encode("ascii") + b"\n"
 
 
-def admin_root(health: Health) -> Resource:
-    """The resource tree of the admin endpoint."""
-    root = Resource()
-    root.putChild(b"healthz", health)
-    return root
+class AdminSite(Site):
+    """The admin endpoint; probers come every few seconds, so nothing is logged of them."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def __init__(self, health: Health, reactor: IReactorTime) -> None:
+        """Args:
+        health: Answers ``/healthz``.
+        reactor: Runs timeouts.
+        """
+        root = Resource()
+        root.putChild(b"healthz", health)
+        super().__init__(root, reactor=reactor)
+
+    def log(self, request: Any) -> None:
+        """Nothing."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,6 +21,9 @@ from regproxy.worker import Worker
 _FLUSH_SECONDS = 0.05
 _BACKLOG_LIMIT = 1024 * 1024
 """Characters kept while the reader of the log is stalled; lines beyond are lost and counted."""
+
+_LOOK_UP_MILLISECONDS = 100
+"""How often a thread that waits for the reader of the log looks whether it still should."""
 
 _PLAIN = re.compile(r"[!#-<>-~]+\Z")
 
@@ -62,14 +67,14 @@ def _fields(entry: Entry, now: float) -> dict[str, str | int | float]:
         "time": time.replace("+00:00", "Z"),
         "cache": entry.outcome or "-",
         "status": entry.status,
-        "method": entry.method,
+        "method": entry.method or "-",
         "way": entry.way or "-",
         "registry": entry.registry or "-",
         "repository": entry.repository or "-",
         "reference": entry.reference or "-",
         "bytes": entry.sent,
         "seconds": round(entry.seconds, 4),
-        "client": entry.client,
+        "client": entry.client or "-",
     }
     if entry.note:
         fields["note"] = entry.note
@@ -122,6 +127,8 @@ class AccessLog:
     _size: int = field(default=0, init=False)
     _timer: IDelayedCall | None = field(default=None, init=False)
     _writing: Deferred[None] | None = field(default=None, init=False)
+    _in_trouble: bool = field(default=False, init=False)
+    _given_up: threading.Event = field(factory=threading.Event, init=False)
 
     def add(self, entry: Entry) -> None:
         """Takes one request; its line is written within 50 ms unless the reader is stalled."""
@@ -138,21 +145,27 @@ class AccessLog:
         """Writes what is there.
 
         Args:
-            patience: Seconds that a stalled reader is waited for.
+            patience: Seconds that a stalled reader is waited for; then its lines are lost.
         """
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._flush()
-        if self._writing is None:
-            return succeed(None)
         done: Deferred[None] = Deferred()
 
-        def written(_: object) -> None:
-            if not done.called:
+        def next_batch(_: object = None) -> None:
+            if done.called:
+                return
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._flush()
+            if self._writing is None:
                 done.callback(None)
+            else:
+                self._writing.addBoth(next_batch)
 
-        self._writing.addBoth(written)
-        return done.addTimeout(patience, self.clock).addErrback(lambda _: None)
+        def give_up(_: Failure) -> None:
+            self._given_up.set()
+            _log.warn("access log: the last lines are lost, their reader is stalled")
+
+        next_batch()
+        return done.addTimeout(patience, self.clock).addErrback(give_up)
 
     def _flush(self) -> None:
         self._timer = None
@@ -164,19 +177,30 @@ class AccessLog:
         if self.lost:
             _log.warn("access log: {lost} lines lost, its reader was stalled", lost=self.lost)
             self.lost = 0
-        self._writing = writing = self.worker(_write_all, self.descriptor, batch)
+        self._writing = writing = self.worker(_write_all, self.descriptor, batch, self._given_up)
         writing.addBoth(self._written)
 
     def _written(self, result: Failure | None) -> None:
         self._writing = None
-        if isinstance(result, Failure):
-            _log.warn("access log: a batch of lines is lost: {error}", error=result.value)
+        if isinstance(result, Failure) and not self._in_trouble:
+            _log.warn("access log: lines are lost: {error}", error=result.value)
+        self._in_trouble = isinstance(result, Failure)
         if self._lines:
             self._timer = self.clock.callLater(_FLUSH_SECONDS, self._flush)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Writes everything, however long it takes. Blocks."""
+def _write_all(descriptor: int, data: bytes, given_up: threading.Event) -> None:
+    """Writes everything, however long it takes, unless it is given up. Blocks.
+
+    Raises:
+        OSError: Not everything is written.
+    """
+    ready = select.poll()
+    ready.register(descriptor, select.POLLOUT)
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        if ready.poll(_LOOK_UP_MILLISECONDS):
+            # So many bytes a pipe takes without blocking once it is ready (POSIX).
+            view = view[os.write(descriptor, view[: select.PIPE_BUF]) :]
+        elif given_up.is_set():
+            raise TimeoutError("their reader is stalled")

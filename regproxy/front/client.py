@@ -13,9 +13,10 @@ from regproxy.front.accesslog import Entry
 from regproxy.front.stall import ClientGone
 from regproxy.model.errors import RegistryError
 from regproxy.model.outcome import Outcome
+from regproxy.upstream.exchange import Answer
 
-_EMPTY_BASIC = {"basic og==", "basic"}
-"""What podman sends to a mirror for which it has no login."""
+_EMPTY = {"", "basic", "basic og=="}
+"""Credentials that are none; podman sends the last to a mirror for which it has no login."""
 
 
 class Client:
@@ -56,18 +57,20 @@ class Client:
 
     def header(self, name: str) -> str | None:
         """The first value of a request header, None without it."""
-        value = self.request.requestHeaders.getRawHeaders(name)
-        return value[0] if value else None
+        values = self.headers(name)
+        return values[0] if values else None
 
     def headers(self, name: str) -> Sequence[str]:
         """All values of a request header."""
-        return self.request.requestHeaders.getRawHeaders(name) or []
+        # By a name in bytes the values are bytes: Twisted's own decoding fails on what is no UTF-8.
+        values = self.request.requestHeaders.getRawHeaders(name.encode("ascii")) or []
+        return [value.decode("latin-1") for value in values]
 
     @property
     def authorization(self) -> str | None:
         """The credential that the client brought, None without one."""
         value = self.header("authorization")
-        if value is None or value.strip().lower() in _EMPTY_BASIC:
+        if value is None or value.strip().lower() in _EMPTY:
             return None
         return value
 
@@ -97,7 +100,13 @@ class Client:
             add(name, value)
         if outcome is not None:
             self.entry.outcome = outcome.value
-            add("Cache-Status", outcome.cache_status)
+            said = outcome.cache_status
+            # HEAD stores nothing (RFC 9211 section 2.5).
+            add("Cache-Status", said.removesuffix("; stored") if self.is_head else said)
+
+    def begin(self) -> None:
+        """Sends the head now: the first byte of the body may be long in coming."""
+        self.request.write(b"")
 
     def finish(self, body: bytes = b"") -> None:
         """Ends the answer, with *body* as all or the last of it."""
@@ -117,14 +126,12 @@ class Client:
             self.cut(error.message)
             return
         body = error.body()
-        self.request.responseHeaders.removeHeader("Cache-Status")
         headers = [
             *error.headers,
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
         ]
         self.head(error.status, headers, None)
-        self.entry.outcome = ""
         self.finish(body)
 
     def cut(self, why: str) -> None:
@@ -145,7 +152,13 @@ class Client:
     def _left(self, _: Failure) -> None:
         self.gone = True
 
-    def check_here(self) -> None:
-        """Raises `ClientGone` if nobody waits for the answer any more."""
+    def check_here(self, answer: Answer | None = None) -> None:
+        """Raises `ClientGone` if nobody waits for the answer any more.
+
+        Args:
+            answer: Upstream's, let go of in that case.
+        """
         if self.gone:
+            if answer is not None:
+                answer.discard()
             raise ClientGone

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorFDSet, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regproxy.cache.content import Content
 from regproxy.cache.reading import FileReader
+from regproxy.front.direct import DirectSocket, direct_socket
 from regproxy.front.stall import ClientGone, StallWatch
 
 _PIECE = 256 * 1024
 _PIECE_CROWDED = 64 * 1024
+_DIRECT_PIECE = 1024 * 1024
 _CROWD = 96
 """Deliveries at once from which on each gets smaller pieces, so that memory stays bounded."""
 
@@ -36,16 +39,28 @@ class Consumer(Protocol):
         """The producer is done."""
 
 
-class Crowd:
-    """How many deliveries run, which decides how large their pieces are."""
+@define
+class Deliveries:
+    """All deliveries: what they share, and how many of them run.
 
-    def __init__(self) -> None:
-        self.count = 0
+    Attributes:
+        reader: Reads the files of contents.
+        clock: Runs the write-stall deadline.
+        stall: Seconds in which a client must take something.
+        descriptors: Watches sockets that are sent to directly; None sends through transports.
+        running: How many there are now.
+    """
+
+    reader: FileReader
+    clock: IReactorTime
+    stall: float
+    descriptors: IReactorFDSet | None = None
+    running: int = field(default=0, init=False)
 
     @property
     def piece(self) -> int:
         """Bytes that one delivery hands to its client at a time."""
-        return _PIECE if self.count <= _CROWD else _PIECE_CROWDED
+        return _PIECE if self.running <= _CROWD else _PIECE_CROWDED
 
 
 @implementer(IPushProducer)
@@ -62,34 +77,29 @@ class Delivery:
         start: int,
         stop: int | None,
         consumer: Consumer,
-        reader: FileReader,
-        clock: IReactorTime,
-        stall: float,
-        crowd: Crowd,
+        deliveries: Deliveries,
     ) -> None:
         """Args:
         content: What is sent.
         start: Its first byte.
         stop: Behind its last byte; None for its end, wherever that will be.
         consumer: The client's request, its headers already set.
-        reader: Reads the content's file.
-        clock: Runs the write-stall deadline.
-        stall: Seconds in which a client must take something.
-        crowd: Who else is being served.
+        deliveries: What it shares with others.
         """
         self.sent = 0
         self._content = content
         self._position = start
         self._stop = stop
         self._consumer = consumer
-        self._reader = reader
-        self._crowd = crowd
+        self._deliveries = deliveries
         self._file = content.open()
         self._paused = False
         self._busy = False
+        self._direct: DirectSocket | None = None
+        self._loaded = 0
         self._waiting: Deferred[None] | None = None
         self._over = False
-        self._watch = StallWatch(consumer, clock, stall, self._stalled)
+        self._watch = StallWatch(consumer, deliveries.clock, deliveries.stall, self._stalled)
         self._done: Deferred[None] = Deferred()
 
     def deliver(self) -> Deferred[None]:
@@ -100,7 +110,7 @@ class Delivery:
             never be whole (everything good of it has been sent), or with OSError when its file
             cannot be read.
         """
-        self._crowd.count += 1
+        self._deliveries.running += 1
         self._consumer.registerProducer(self, True)
         self._go()
         return self._done
@@ -111,7 +121,15 @@ class Delivery:
         self._watch.paused()
 
     def resumeProducing(self) -> None:
-        """See IPushProducer: the client takes more."""
+        """See IPushProducer: all that was written has been sent, and the client takes more."""
+        # Without a known end the body is chunked, and chunks are the request's to frame.
+        if self._direct is None and self._stop is not None and not self._over:
+            self._direct = direct_socket(
+                self._deliveries.descriptors, self._consumer.transport, self._writable
+            )
+        self._writable()
+
+    def _writable(self) -> None:
         self._paused = False
         self._watch.resumed()
         if not self._busy:
@@ -139,10 +157,17 @@ class Delivery:
         if stop is not None:
             ready = min(ready, stop - self._position)
         if not ready:
+            if self._direct is not None:
+                self._direct.rest()
             self._await(self._content.wait(self._position))
             return
+        if self._direct is not None:
+            self._step_direct(self._direct, min(ready, _DIRECT_PIECE))
+            return
         try:
-            piece = self._reader.read(self._file, self._position, min(ready, self._crowd.piece))
+            piece = self._deliveries.reader.read(
+                self._file, self._position, min(ready, self._deliveries.piece)
+            )
         except OSError:
             self._end(Failure())
             return
@@ -150,6 +175,35 @@ class Delivery:
             self._send(piece)
         else:
             self._await(piece.addCallback(self._send))
+
+    def _step_direct(self, direct: DirectSocket, length: int) -> None:
+        """Sends one piece past the transport, and no more before the reactor has looked around."""
+        try:
+            loading = None
+            if self._position >= self._loaded:
+                loading = self._deliveries.reader.load(self._file, self._position, length)
+            if loading is not None:
+                # Once read it is sent, even if the page cache has let go of it again.
+                self._loaded = self._position + length
+                direct.rest()
+                self._await(loading)
+                return
+            count = direct.send(self._file.descriptor, self._position, length)
+        except (BrokenPipeError, ConnectionResetError):
+            self._end(Failure(ClientGone()))
+            return
+        except OSError:
+            self._end(Failure())
+            return
+        if count == 0:
+            self._end(Failure(OSError("the file is shorter than the content")))
+            return
+        if count is not None:
+            self._position += count
+            self.sent += count
+        self._paused = True
+        self._watch.paused()
+        direct.await_writable()
 
     def _end_of_content(self) -> int | None:
         """Where a content of unknown size ends, None while that is open."""
@@ -187,12 +241,14 @@ class Delivery:
         if self._over:
             return
         self._over = True
-        self._crowd.count -= 1
+        self._deliveries.running -= 1
         self._watch.stop()
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             waiting.addErrback(lambda _: None)
             waiting.cancel()
+        if self._direct is not None:
+            self._direct.close()
         self._consumer.unregisterProducer()
         self._file.close()
         if failure is None:

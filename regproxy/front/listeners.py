@@ -11,6 +11,7 @@ from OpenSSL import SSL, crypto
 from twisted.application.service import Service
 from twisted.application.strports import service as listening_service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
@@ -83,7 +84,8 @@ class Listener(Service):
         factory: Any = site
         if tls is not None:
             factory = TLSMemoryBIOFactory(tls, False, site)
-        self._site = site
+        self._connections = site.connections
+        self._endpoint = endpoint
         self._clock = clock
         self._drain = drain
         self._listening = listening_service(endpoint, factory, reactor=reactor)
@@ -91,7 +93,13 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """Binds, while ports below 1024 may still be bound; an address in use ends the start."""
-        self._listening.privilegedStartService()
+        try:
+            self._listening.privilegedStartService()
+        except CannotListenError as error:
+            # A traceback would bury the one line that matters.
+            raise SystemExit(
+                f"regproxy: cannot listen on {self._endpoint}: {error.socketError}"
+            ) from error
 
     def startService(self) -> None:
         """Accepts clients."""
@@ -108,10 +116,14 @@ class Listener(Service):
         if stopping is not None:
             await stopping
         until = self._clock.seconds() + self._drain
-        self._site.close_idle()
-        while self._site.active and self._clock.seconds() < until:
+        self._connections.close_idle()
+        # One whose request is over may still be sending the end of its answer.
+        while len(self._connections) and self._clock.seconds() < until:
             await deferLater(self._clock, _DRAIN_STEP, lambda: None)
-            self._site.close_idle()
-        if self._site.active:
-            _log.warn("{count} requests cut at the drain deadline", count=self._site.active)
-        self._site.abort_all()
+            self._connections.close_idle()
+        if self._connections.active:
+            _log.warn("{count} requests cut at the drain deadline", count=self._connections.active)
+        if len(self._connections):
+            self._connections.abort_all()
+            # Their requests end in a turn of their own, and are logged then.
+            await deferLater(self._clock, _DRAIN_STEP, lambda: None)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from regproxy.model.route import Catalog, Route, TagList, WayIn
 
-_LINK = re.compile(r'\s*<(?P<target>[^<>]*)>(?P<rest>(?:"(?:[^"\\]|\\.)*"|[^,"])*),?')
+_LINK = re.compile(r'\s*<(?P<target>[^<>]*)>(?P<rest>(?:"(?:[^"\\]|\\.)*"|[^,"<])*),?')
 
 
 def rewrite_link(value: str, route: Route) -> str:

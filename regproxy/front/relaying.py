@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -14,6 +15,8 @@ from regproxy.front.stall import ClientGone, StallWatch
 from regproxy.model.digest import Digest, Hasher
 from regproxy.upstream.exchange import Answer
 from regproxy.upstream.transfer import Transfer
+
+_log = Logger()
 
 
 @define
@@ -69,6 +72,11 @@ class Relay:
         self._consumer = consumer
         self._position = offset
         self._start, self._stop = window
+        length = answer.length
+        # Leaving at the very end would cost upstream's connection.
+        self._ends_early = self._stop is not None and (
+            length is None or self._stop < offset + length
+        )
         self._check = check
         self._held = b""
         self._over = False
@@ -115,7 +123,7 @@ class Relay:
         if self._check is not None and wanted and stop == self._check.size:
             wanted, self._held = wanted[:-1], wanted[-1:]
         self._send(wanted)
-        if self._stop is not None and not self._held and self._position >= self._stop:
+        if self._ends_early and stop == self._stop and not self._held:
             # A range is there; what upstream sends behind it is nobody's.
             self._end(None)
 
@@ -128,8 +136,11 @@ class Relay:
         check = self._check
         if check is not None:
             short = check.size is not None and self._position != check.size
-            if short or check.hasher.hexdigest() != check.digest.hex:
-                self._end(Failure(ContentFailed(f"upstream's bytes are not {check.digest}")))
+            actual = check.hasher.hexdigest()
+            if short or actual != check.digest.hex:
+                said = f"upstream sent {check.digest.algorithm}:{actual} for {check.digest}"
+                _log.error("{said}, its client is cut off", said=said)
+                self._end(Failure(ContentFailed(said)))
                 return
         self._send(self._held)
         self._end(None)

@@ -76,42 +76,42 @@ class RelayAnswers:
         if answer.status not in _SUCCESSES:
             unknown = "BLOB_UNKNOWN" if isinstance(route.asked, Blob) else "MANIFEST_UNKNOWN"
             raise await refusal(answer, upstream.name, unknown, deadline)
-        client.check_here()
+        client.check_here(answer)
         headers = [(name, value) for name in _PASSED_DOWN for value in answer.headers(name)]
         headers += [("Link", rewrite_link(value, route)) for value in answer.headers("Link")]
         if not isinstance(route.asked, Blob | Manifest | ManifestByTag):
             # What has a digest is identified by the bytes as they are, label or not.
             headers += [("Content-Encoding", value) for value in answer.headers("Content-Encoding")]
-        if renames_body(route) and not client.is_head and not answer.headers("Content-Encoding"):
+        renames = renames_body(route) and not answer.headers("Content-Encoding")
+        if renames and not client.is_head and answer.status == 200:
             body = rewrite_body(await answer.read(_LIST_LIMIT, deadline), route)
             client.head(
                 answer.status, [*headers, ("Content-Length", str(len(body)))], Outcome.RELAY
             )
             client.finish(body)
             return
+        if client.is_head and not renames and (length := answer.header("Content-Length")):
+            # The length of an answer to HEAD is a header, not the length of what follows.
+            headers.append(("Content-Length", length))
         await self._stream(client, route, answer, headers)
 
     async def _stream(
         self, client: Client, route: Route, answer: Answer, headers: list[tuple[str, str]]
     ) -> None:
-        if client.is_head:
-            # The length of an answer to HEAD is a header, not the length of what follows.
-            if (length := answer.header("Content-Length")) is not None:
-                headers.append(("Content-Length", length))
-        elif answer.length is not None and answer.status != 304:
+        if not client.is_head and answer.length is not None and answer.status != 304:
             headers.append(("Content-Length", str(answer.length)))
         client.head(answer.status, headers, Outcome.RELAY)
         if client.is_head or answer.status == 304:
             answer.discard()
             client.finish()
             return
+        client.begin()
         relay = Relay(
             answer,
             client.request,
             self.clock,
             silence=self.silence,
             stall=self.stall,
-            window=(0, answer.length),
             check=_check(route, answer),
         )
         try:

@@ -126,7 +126,8 @@ class RegistryResource(Resource):
             else:
                 client.refuse(RegistryError(502, "UNKNOWN", str(error)))
         else:
-            _log.failure("answering {uri}", failure=failure, uri=client.target[:300])
+            path = client.target.partition("?")[0]
+            _log.failure("answering {path}", failure=failure, path=path[:300])
             client.refuse(_UNEXPECTED)
 
     def _logged(self, _: object, client: Client) -> None:

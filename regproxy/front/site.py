@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorTime,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,6 +22,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from regproxy.front.accesslog import AccessLog, Entry
+from regproxy.front.connections import Connections
 from regproxy.model.errors import RegistryError, body_too_large, unsupported
 
 _TLS_HANDSHAKE = b"\x16"
@@ -26,22 +31,23 @@ _TLS_HANDSHAKE = b"\x16"
 _LINGER_SECONDS = 3.0
 """How long what a refused client still sends is thrown away, so that it can read the refusal."""
 
+_LINE_LOGGED = 1024
+"""Bytes of a request line without an end that are looked at for the log."""
+
 _log = Logger()
 
 
 @frozen
 class ClientLimits:
-    """What one listener allows its clients.
+    """What clients are allowed.
 
     Attributes:
-        connections: Open at once; one more replaces the longest idle one or is closed.
         header_size: Bytes of a request's line and headers.
         request_headers: Seconds from a request's first byte to the end of its headers.
         idle: Seconds that a connection may do nothing between requests.
         write_stall: Seconds in which a client must take something of its answer.
     """
 
-    connections: int
     header_size: int
     request_headers: float
     idle: float
@@ -58,6 +64,7 @@ class ClientChannel(HTTPChannel):
         self._in_headers = True
         self._refused = False
         self._request_line = b""
+        self._header_size = 0
         self._deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
 
@@ -70,16 +77,16 @@ class ClientChannel(HTTPChannel):
 
     def connectionMade(self) -> None:
         """See HTTPChannel."""
-        self.totalHeadersSize = self.limited_site.limits.header_size
+        self.totalHeadersSize = self.MAX_LENGTH = self.limited_site.limits.header_size
         super().connectionMade()
-        self.limited_site.opened(self)
+        self.limited_site.connections.idle(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See HTTPChannel."""
         for timer in (self._deadline, self._linger):
             if timer is not None and timer.active():
                 timer.cancel()
-        self.limited_site.closed(self)
+        self.limited_site.connections.closed(self)
         super().connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:
@@ -89,13 +96,12 @@ class ClientChannel(HTTPChannel):
         if self._in_headers and not self._request_line and data[:1] == _TLS_HANDSHAKE:
             # Clients that try TLS first go on to plain HTTP as soon as they are hung up on.
             self._refused = True
-            self._close()
+            self.abort()
             return
         if self._in_headers and self._deadline is None:
             self._deadline = self.limited_site.reactor.callLater(
                 self.limited_site.limits.request_headers, self._headers_too_slow
             )
-            self.limited_site.busy(self)
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
@@ -108,7 +114,22 @@ class ClientChannel(HTTPChannel):
             # RFC 9112 section 5.2: obsolete folding is refused; parsers disagree about it.
             self._answer_early(RegistryError(400, "UNSUPPORTED", "folded header line"))
             return
+        self._header_size += len(line)
+        if self._header_size > self.totalHeadersSize:
+            self._answer_early(_HEADERS_TOO_LARGE)
+            return
         super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """See LineReceiver."""
+        if not self._refused:
+            self._request_line = self._request_line or line[:_LINE_LOGGED]
+            self._answer_early(_HEADERS_TOO_LARGE)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Twisted's answer to what it cannot parse, which has neither a body nor a log line."""
+        if not self._refused:
+            self._answer_early(RegistryError(400, "UNSUPPORTED", "malformed request"))
 
     def allHeadersReceived(self) -> None:
         """See HTTPChannel."""
@@ -116,6 +137,7 @@ class ClientChannel(HTTPChannel):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        self.limited_site.connections.busy(self)
         request = self.requests[-1]
         # RFC 9112 section 6.3: a body is there if either header says so.
         if self.length is None or self.length > 0:
@@ -141,7 +163,8 @@ class ClientChannel(HTTPChannel):
         """See HTTPChannel."""
         self._in_headers = True
         self._request_line = b""
-        self.limited_site.idle(self)
+        self._header_size = 0
+        self.limited_site.connections.idle(self)
         super().requestDone(request)
 
     def _headers_too_slow(self) -> None:
@@ -166,14 +189,21 @@ class ClientChannel(HTTPChannel):
             "Connection: close",
         ]
         transport: Any = self.transport
+        if self._request_line.startswith(b"HEAD "):
+            body = b""
         transport.writeSequence([("\r\n".join(head) + "\r\n\r\n").encode("latin-1"), body])
         self.limited_site.log_refusal(self, self._request_line, error.status, len(body))
         # Closing at once with unread data would reset the connection before the answer is read.
-        self._linger = self.limited_site.reactor.callLater(_LINGER_SECONDS, self._close)
-        if ITCPTransport.providedBy(transport):
-            transport.loseWriteConnection()
+        self._linger = self.limited_site.reactor.callLater(_LINGER_SECONDS, self.abort)
+        half_close = getattr(transport, "loseWriteConnection", None)
+        if self.isSecure():
+            # What is written still waits to be encrypted; this sends it, and reads on.
+            self.loseConnection()
+        elif half_close is not None:
+            half_close()
 
-    def _close(self) -> None:
+    def abort(self) -> None:
+        """See Connection."""
         cast(Any, self.transport).abortConnection()
 
 
@@ -183,7 +213,10 @@ _REASONS = {
     408: "Request Timeout",
     411: "Length Required",
     413: "Content Too Large",
+    431: "Request Header Fields Too Large",
 }
+
+_HEADERS_TOO_LARGE = RegistryError(431, "UNSUPPORTED", "the request's headers are too large")
 
 
 class LimitedSite(Site):
@@ -197,6 +230,7 @@ class LimitedSite(Site):
         self,
         resource: IResource,
         limits: ClientLimits,
+        connections: Connections,
         access_log: AccessLog,
         reactor: IReactorTime,
         requestFactory: type[Request] | None = None,
@@ -204,6 +238,7 @@ class LimitedSite(Site):
         """Args:
         resource: Answers every request.
         limits: What clients may do.
+        connections: Counts them, on all listeners together.
         access_log: Told of requests that never reach the resource.
         reactor: Runs deadlines.
         requestFactory: The class of requests.
@@ -217,22 +252,17 @@ class LimitedSite(Site):
         )
         self.limits = limits
         self._access_log = access_log
-        self._idle: dict[ClientChannel, None] = {}
-        self._busy: set[ClientChannel] = set()
-
-    @property
-    def active(self) -> int:
-        """Connections with a request under way."""
-        return len(self._busy)
+        self.connections = connections
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See IProtocolFactory."""
-        if len(self._idle) + len(self._busy) >= self.limits.connections:
-            if not self._idle:
-                _log.warn("connection from {peer} refused: all are busy", peer=addr)
-                return None
-            oldest = next(iter(self._idle))
-            cast(Any, oldest.transport).abortConnection()
+        if not self.connections.make_room():
+            _log.warn(
+                "connection from {peer} refused: all {limit} are busy",
+                peer=addr,
+                limit=self.connections.limit,
+            )
+            return None
         return super().buildProtocol(addr)
 
     def startFactory(self) -> None:
@@ -243,36 +273,6 @@ class LimitedSite(Site):
 
     def log(self, request: Any) -> None:
         """Nothing: the resource writes the access log."""
-
-    def opened(self, channel: ClientChannel) -> None:
-        """A client has connected."""
-        self._idle[channel] = None
-
-    def closed(self, channel: ClientChannel) -> None:
-        """A client is gone."""
-        self._idle.pop(channel, None)
-        self._busy.discard(channel)
-
-    def busy(self, channel: ClientChannel) -> None:
-        """A request has begun."""
-        self._idle.pop(channel, None)
-        self._busy.add(channel)
-
-    def idle(self, channel: ClientChannel) -> None:
-        """A request has ended."""
-        if channel in self._busy:
-            self._busy.discard(channel)
-            self._idle[channel] = None
-
-    def close_idle(self) -> None:
-        """Hangs up on everyone who has no request under way."""
-        for channel in list(self._idle):
-            channel.loseConnection()
-
-    def abort_all(self) -> None:
-        """Hangs up on everyone."""
-        for channel in [*self._idle, *self._busy]:
-            cast(Any, channel.transport).abortConnection()
 
     def refuse_body(self, method: bytes) -> RegistryError:
         """Why a request's body is not received; nothing that is served needs one.

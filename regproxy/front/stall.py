@@ -21,6 +21,12 @@ _BYTES_ACKED_OFFSET = 120
 class ClientGone(Exception):
     """The client hung up, or was hung up on because it took nothing."""
 
+    def __init__(self, why: str = "client left") -> None:
+        """Args:
+        why: For the access log.
+        """
+        super().__init__(why)
+
 
 class HasTransport(Protocol):
     """What sends to a client."""
