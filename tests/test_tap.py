@@ -24,7 +24,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import regproxy
 from regproxy.front.listeners import Listener
-from regproxy.tap import Options, RegproxyService, make_service
+from regproxy.service import RegproxyService
+from regproxy.tap import Options, make_service
 from tests.front.proxy import parse_logfmt
 from tests.real.certificates import Certificates
 
@@ -84,7 +85,8 @@ class OptionsTests(SynchronousTestCase):
             f'certificate = "{one.certificate.resolve()}"\n'
             f'private_key = "{two.private_key.resolve()}"\n'
         )
-        self.assertIn("does not belong to the certificate", said)
+        self.assertIn("listeners[0].private_key: found", said)
+        self.assertIn("expected the key of the certificate in", said)
         self.assertIn("server.key", said)
 
     def test_no_certificates(self) -> None:

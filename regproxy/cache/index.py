@@ -7,6 +7,8 @@ batch is committed its rows are answered from memory.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -116,10 +118,31 @@ class Index:
     def open(self) -> None:
         """Opens the database, made if it is not there. Blocks; called once, before anything else.
 
+        What is no database any more is set aside: an empty index is colder and just as true.
+
         Raises:
-            sqlite3.Error: It cannot be opened, or it is not a database.
+            sqlite3.Error: It cannot be opened.
             ValueError: A newer version wrote it.
         """
+        try:
+            self._connect()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            self._disconnect()
+            aside = self._path.with_name(f"{self._path.name}.broken")
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(f"{self._path}{suffix}", f"{aside}{suffix}")
+            _log.error(
+                "index: {path}: {error}; set aside as {aside}, starting with an empty one",
+                path=self._path,
+                error=error,
+                aside=aside.name,
+            )
+            self._connect()
+
+    def _connect(self) -> None:
         self._writer = writer = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -137,19 +160,19 @@ class Index:
             f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=0, isolation_level=None
         )
 
+    def _disconnect(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+
     def close(self) -> Deferred[None]:
         """Writes what is queued and closes the database."""
         if self._use_call is not None and self._use_call.active():
             self._use_call.cancel()
         self._flush_uses()
 
-        def finish(_: object) -> None:
-            for connection in (self._reader, self._writer):
-                if connection is not None:
-                    connection.close()
-            self._reader = self._writer = None
-
-        return self.flush().addBoth(finish)
+        return self.flush().addBoth(lambda _: self._disconnect())
 
     # Questions
 

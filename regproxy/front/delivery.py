@@ -201,6 +201,10 @@ class Delivery:
         if count is not None:
             self._position += count
             self.sent += count
+        if self._position == self._stop:
+            # Now, and not a turn later, when the client may have hung up on its whole blob.
+            self._end(None)
+            return
         self._paused = True
         self._watch.paused()
         direct.await_writable()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 from twisted.application.service import Service
@@ -25,29 +27,44 @@ _log = Logger()
 _DRAIN_STEP = 0.05
 
 
-def tls_options(certificate: Path, private_key: Path) -> CertificateOptions:
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates in a PEM file.
+
+    Raises:
+        ValueError: It has none.
+        OSError: It cannot be read.
+    """
+    return x509.load_pem_x509_certificates(path.read_bytes())
+
+
+def load_private_key(path: Path) -> PrivateKeyTypes:
+    """The key in a PEM file.
+
+    Raises:
+        ValueError: It has none, or one that is encrypted.
+        OSError: It cannot be read.
+    """
+    try:
+        return load_pem_private_key(path.read_bytes(), password=None)
+    except TypeError as error:
+        raise ValueError("the private key is encrypted") from error
+
+
+def tls_options(chain: Sequence[x509.Certificate], key: PrivateKeyTypes) -> CertificateOptions:
     """TLS 1.2 and newer with a certificate chain and its key, HTTP/1.1 only.
 
     Args:
-        certificate: PEM file, the leaf first.
-        private_key: PEM file, not encrypted.
+        chain: The leaf first.
+        key: The leaf's key.
 
     Raises:
-        ValueError: A file is not what it should be, or they do not belong together.
-        OSError: A file cannot be read.
+        ValueError: They do not belong together.
     """
-    chain = [
-        crypto.X509.from_cryptography(loaded)
-        for loaded in x509.load_pem_x509_certificates(certificate.read_bytes())
-    ]
-    try:
-        key = load_pem_private_key(private_key.read_bytes(), password=None)
-    except TypeError as error:
-        raise ValueError("the private key is encrypted") from error
+    certificates = [crypto.X509.from_cryptography(certificate) for certificate in chain]
     options = CertificateOptions(
         privateKey=crypto.PKey.from_cryptography_key(key),  # type: ignore[arg-type]  # any kind OpenSSL knows
-        certificate=chain[0],
-        extraCertChain=chain[1:],
+        certificate=certificates[0],
+        extraCertChain=certificates[1:],
         # twisted.web would speak HTTP/2, slowly, if h2 happened to be importable.
         acceptableProtocols=[b"http/1.1"],
     )

@@ -35,6 +35,7 @@ from regproxy.upstream.client import Upstream
 
 _log = Logger()
 
+_PULLS_ONLY = unsupported("pushing through this proxy is not offered: it only serves pulls")
 _UNEXPECTED = RegistryError(500, "UNKNOWN", "regproxy has a bug; its log has the traceback")
 
 
@@ -90,10 +91,16 @@ class RegistryResource(Resource):
             client.finish(b"ok\n")
             return
         client.entry.reference = client.target.partition("?")[0][:300]
-        route = parse_route(client.target, self._rooms.lookup)
+        pulls = request.method in (b"GET", b"HEAD")
+        try:
+            route = parse_route(client.target, self._rooms.lookup)
+        except RegistryError:
+            if pulls:
+                raise
+            raise _PULLS_ONLY from None
         _describe(client, route)
-        if request.method not in (b"GET", b"HEAD") or isinstance(route.asked, Upload):
-            raise unsupported("pushing through this proxy is not offered: it only serves pulls")
+        if not pulls or isinstance(route.asked, Upload):
+            raise _PULLS_ONLY
         await self._serve(client, route)
 
     async def _serve(self, client: Client, route: Route) -> None:

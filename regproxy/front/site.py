@@ -144,8 +144,10 @@ class ClientChannel(HTTPChannel):
             method = self._request_line.split(b" ", 1)[0]
             self._answer_early(self.limited_site.refuse_body(method))
             return
-        if len(request.requestHeaders.getRawHeaders(b"Host") or [b""]) > 1:
-            self._answer_early(RegistryError(400, "UNSUPPORTED", "more than one Host header"))
+        hosts = len(request.requestHeaders.getRawHeaders(b"Host") or ())
+        # RFC 9112 section 3.2: exactly one, unless the client is older than HTTP/1.1.
+        if hosts > 1 or (not hosts and self._request_line.endswith(b"HTTP/1.1")):
+            self._answer_early(RegistryError(400, "UNSUPPORTED", f"found {hosts} Host headers"))
             return
         super().allHeadersReceived()
 
@@ -166,6 +168,11 @@ class ClientChannel(HTTPChannel):
         self._header_size = 0
         self.limited_site.connections.idle(self)
         super().requestDone(request)
+
+    def timeoutConnection(self) -> None:
+        """See TimeoutMixin: between requests clients come and go, which is no news for the log."""
+        self._linger = self.limited_site.reactor.callLater(_LINGER_SECONDS, self.abort)
+        self.loseConnection()
 
     def _headers_too_slow(self) -> None:
         self._deadline = None
@@ -253,17 +260,19 @@ class LimitedSite(Site):
         self.limits = limits
         self._access_log = access_log
         self.connections = connections
+        self._full = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """See IProtocolFactory."""
-        if not self.connections.make_room():
-            _log.warn(
-                "connection from {peer} refused: all {limit} are busy",
-                peer=addr,
-                limit=self.connections.limit,
-            )
-            return None
-        return super().buildProtocol(addr)
+        room = self.connections.make_room()
+        if room is self._full:
+            # Once an episode: the log should not be the next thing that is full.
+            self._full = not room
+            if not room:
+                _log.warn(
+                    "connections are refused: all {limit} are busy", limit=self.connections.limit
+                )
+        return super().buildProtocol(addr) if room else None
 
     def startFactory(self) -> None:
         """Nothing: the access log is not Twisted's."""

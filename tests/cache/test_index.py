@@ -341,10 +341,14 @@ class OpenTests(SynchronousTestCase):
         connection.close()
 
     def test_no_database(self) -> None:
-        """A file that is no database fails the start."""
-        self.path.write_bytes(b"no database, " * 100)
-        with self.assertRaises(sqlite3.DatabaseError):
-            self.opened()
+        """A file that is no database is set aside, with a line in the log, and one is made."""
+        data = b"no database, " * 100
+        self.path.write_bytes(data)
+        with capturedLogs() as events:
+            self.opened().put_blob(D1, 1)
+        self.assertEqual(self.path.with_name("index.sqlite.broken").read_bytes(), data)
+        self.assertEqual([event["log_level"].name for event in events], ["error"])
+        self.assertEqual(self.opened().size(D1), 1)
 
     def test_no_directory(self) -> None:
         """A directory that is not there fails the start."""

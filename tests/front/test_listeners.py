@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
@@ -21,7 +22,12 @@ from twisted.web.resource import Resource
 
 from regproxy.front.accesslog import AccessLog
 from regproxy.front.connections import Connections
-from regproxy.front.listeners import Listener, tls_options
+from regproxy.front.listeners import (
+    Listener,
+    load_certificates,
+    load_private_key,
+    tls_options,
+)
 from regproxy.front.site import LimitedSite
 from regproxy.testing import HeldWorker
 from tests.front.proxy import LIMITS, ProxyCase
@@ -137,11 +143,15 @@ class CertificateTests(SynchronousTestCase):
 
     def refusal(self, certificate: Path, private_key: Path) -> str:
         """What is said of these."""
-        return str(self.assertRaises(ValueError, tls_options, certificate, private_key))
+        return str(self.assertRaises(ValueError, self.options, certificate, private_key))
+
+    def options(self, certificate: Path, private_key: Path) -> CertificateOptions:
+        """What a listener with these files shows."""
+        return tls_options(load_certificates(certificate), load_private_key(private_key))
 
     def test_good(self) -> None:
         """A key that belongs to its certificate is taken."""
-        self.assertIsNotNone(tls_options(self.files.certificate, self.files.private_key))
+        self.assertIsNotNone(self.options(self.files.certificate, self.files.private_key))
 
     def test_wrong_key(self) -> None:
         """A key of another certificate is refused before anything listens."""
@@ -177,7 +187,9 @@ class TlsTests(TestCase, ProxyCase):
             reactor,
         )
         self.site.doStart = self.site.doStop = lambda: None  # type: ignore[method-assign]
-        options = tls_options(self.files.certificate, self.files.private_key)
+        options = tls_options(
+            load_certificates(self.files.certificate), load_private_key(self.files.private_key)
+        )
         factory: Any = TLSMemoryBIOFactory(options, False, self.site)
         port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.number = port.getHost().port
