@@ -52,7 +52,9 @@ class Reader:
     def _go(self, _: object = None) -> None:
         self._waiting = None
         while ready := self._content.available(self.position):
-            self.data += bytes_of(self._file, self.position + ready, self.position)
+            piece = bytes_of(self._file, self.position + ready, self.position)
+            assert len(piece) == ready, "what is available cannot be read"
+            self.data += piece
         size = self._content.size
         if size is not None and self.position >= size and self._content.available(size - 1) > 0:
             self.ended = True

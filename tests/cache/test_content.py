@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from regproxy.cache.content import Content
 from regproxy.cache.fill import Fill
@@ -27,6 +27,10 @@ class _Conformance:
     def another(self) -> Content:
         """The content for one more reader."""
         raise NotImplementedError
+
+    def _close(self) -> None:
+        # A test may have closed the one and left another.
+        self.content.close()
 
     def test_digest(self) -> None:
         """It says what it is, and how large if it knows."""
@@ -125,7 +129,7 @@ class StoredBlobContentTests(_Conformance, StoreCase):
         self.case = self
         self.store.put(DIGEST, DATA)
         self.content = self.another()
-        self.addCleanup(lambda: self.content.close())  # a test may change it
+        self.addCleanup(self._close)
 
     def another(self) -> Content:
         """Opens the blob once more."""
@@ -152,10 +156,8 @@ class _FillContent(_Conformance, FillCase):
             hashing=self.hashing,
             silence=60.0,
         )
-        from twisted.internet.defer import Deferred
-
         self.content = self.running_fill = fill.attach()
-        self.addCleanup(lambda: self.content.close())  # a test may change it
+        self.addCleanup(self._close)
         self.running = Deferred.fromCoroutine(fill.run())
         self.settle()
         self.body = self.source.answer(self.length)

@@ -40,7 +40,6 @@ LIMITS = {
     "regproxy.cache.hashing._JOB_MINIMUM": 16,
     "regproxy.cache.hashing._JOB_LIMIT": 64,
     "regproxy.cache.hashing._KEPT_LIMIT": 48,
-    "regproxy.cache.hashing._KEPT_LIMIT": 48,
     "regproxy.cache.waiters._SLICE": 2,
 }
 
@@ -66,15 +65,24 @@ class FillMachine(RuleBasedStateMachine):
         self.result: list[object] = []
 
     @initialize(
-        data=st.binary(max_size=400), known=st.booleans(), wrong=st.sampled_from([0, 0, 0, 1])
+        size=st.integers(0, 400),
+        known=st.sampled_from([True, True, False]),
+        wrong=st.sampled_from([0, 0, 0, 1]),
+        ending=st.sampled_from(["well", "well", "well", "badly"]),
+        trouble=st.sampled_from(["", "", "", "write", "hash_pieces", "hash_into", "commit"]),
     )
-    def start(self, data: bytes, known: bool, wrong: int) -> None:
-        """Starts a fill of *data*, whose first byte may be sent wrong."""
-        self.data = data
-        self.sent_data = bytes([data[0] ^ wrong]) + data[1:] if data else data
+    def start(self, size: int, known: bool, wrong: int, ending: str, trouble: str) -> None:
+        """Starts a fill, of which a byte may be sent wrong."""
+        self.data = bytes(n * 7 % 251 for n in range(size))
+        middle = size // 2
+        self.sent_data = self.data
+        if size and wrong:
+            self.sent_data = self.data[:middle] + b"!" + self.data[middle + 1 :]
+        self.ending = ending
+        self.trouble = trouble
         self.known = known
         self.fill = Fill(
-            Digest.of(data),
+            Digest.of(self.data),
             self.sources[0],
             store=self.store,
             clock=self.clock,
@@ -83,15 +91,11 @@ class FillMachine(RuleBasedStateMachine):
             silence=SILENCE,
         ).attach()
         Deferred.fromCoroutine(self.fill.run()).addBoth(self.result.append)
-
-    @property
-    def started(self) -> bool:
-        """Whether readers can come."""
-        return self.fill.started().addErrback(lambda _: None).called and bool(self.sources[0].asked)
+        self.held_disk.run_all()
 
     # Upstream
 
-    @rule(good=st.booleans(), second=st.booleans())
+    @rule(good=st.sampled_from([True] * 6 + [False]), second=st.booleans())
     def answer(self, good: bool, second: bool) -> None:
         """A source answers or refuses."""
         source = self.sources[second]
@@ -102,7 +106,7 @@ class FillMachine(RuleBasedStateMachine):
             else:
                 source.refuse(upstream_failed("no"))
 
-    @rule(count=st.integers(1, 150))
+    @rule(count=st.integers(1, 200))
     def send(self, count: int) -> None:
         """Upstream sends some bytes, unless it was told to wait."""
         if self.body is not None and not self.body.stopped and not self.body.paused:
@@ -151,11 +155,16 @@ class FillMachine(RuleBasedStateMachine):
         """The hash gets something done."""
         self.held_hash.run_next()
 
-    @rule(what=st.sampled_from(["write", "hash_into", "hash_pieces", "commit", "create_part"]))
-    def break_disk(self, what: str) -> None:
-        """From now on something fails, now and then."""
-        if len(self.disk.ran) % 4 == 0:
-            self.disk.broken = self.hashing.broken = {what}
+    @rule()
+    def jobs(self) -> None:
+        """The threads catch up."""
+        while self.held_disk.run_all() + self.held_hash.run_all():
+            pass
+
+    @rule()
+    def break_disk(self) -> None:
+        """From now on something fails, if this disk is such a one."""
+        self.disk.broken = self.hashing.broken = {self.trouble}
 
     @rule(seconds=st.sampled_from([0.0, 0.005, 0.5, 1.0, SILENCE]))
     def pass_time(self, seconds: float) -> None:
@@ -169,7 +178,7 @@ class FillMachine(RuleBasedStateMachine):
     @rule(share=st.floats(0, 1))
     def join(self, share: float) -> None:
         """A reader comes, wherever it begins."""
-        if self.fill.front or self.readers:
+        if self.sources[0].asked:
             start = int(share * len(self.data))
             self.readers.append(Reader(self.fill.attach(), start))
 
@@ -224,19 +233,24 @@ class FillMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
     def finish(self) -> None:
-        """Lets upstream refuse and everything else go on until the fill is over."""
+        """Lets upstream send or refuse the rest, and all go on until the fill is over."""
         waiting = [self.fill.wait(offset) for offset in (0, len(self.data))]
-        self.cut()
-        for _ in range(200):
-            for source in self.sources:
-                while source.waiting:
-                    source.refuse(upstream_failed("no"))
-            self.held_disk.run_all()
-            self.held_hash.run_all()
-            self.clock.advance(0.25)
+        for _ in range(400):
+            self.pass_time(0.25)
+            self.jobs()
             if self.result:
                 break
-        self.clock.advance(0.01)
+            for second, source in enumerate(self.sources):
+                if source.waiting:
+                    self.answer(self.ending == "well", bool(second))
+            if self.ending == "badly":
+                self.cut()
+            self.send(len(self.data) + 1)
+            if self.taken == self.sent_data:
+                self.end()
+            self.held_back()
+            self.right_bytes()
+        self.pass_time(0.0)
         self.kept()
         self.right_bytes()
         (result,) = self.result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regproxy.cache.fill import StoreTrouble
 from regproxy.model.digest import Digest
-from tests.cache.case import DATA, DIGEST
+from tests.cache.case import DATA
 from tests.cache.filling import FillCase, Reader
 
 SIZE = len(DATA)

@@ -223,9 +223,8 @@ class MismatchTests(FillsCase):
 
     def refused(self) -> RegistryError:
         """The error with which the source is refused."""
-        with self.assertRaises(RegistryError) as raised:
-            self.join()
-        return raised.exception
+        error: RegistryError = self.assertRaises(RegistryError, self.join)
+        return error
 
     def test_twice(self) -> None:
         """After two mismatches a source is not asked for a minute."""

@@ -72,6 +72,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.restart()
         # The model: what upstream has, and what the proxy must have learnt.
         self.there: Digest | None = None
+        self.push(DIGESTS[0])
         self.fault = ""
         self.known: Digest | None = None
         self.verified = 0.0
@@ -110,26 +111,31 @@ class FreshnessMachine(RuleBasedStateMachine):
             self.agent.remove_tag(ORIGIN, REPOSITORY, "latest")
             self.there = None
 
-    @rule(fault=st.sampled_from(["", "", *FAULTS]))
-    def trouble(self, fault: str) -> None:
-        """Upstream fails from now on, or works again."""
-        self.agent.heal()
-        if fault:
-            self.agent.script(FAULTS[fault], times=None)
+    @rule(fault=st.sampled_from(list(FAULTS)))
+    def fail(self, fault: str) -> None:
+        """Upstream fails from now on."""
+        self.heal()
+        self.agent.script(FAULTS[fault], times=None)
         self.fault = fault
 
-    @rule(seconds=st.sampled_from([1.0, PAUSE, TTL - 1, TTL, STALE_IF_ERROR]))
-    def pass_time(self, seconds: float) -> None:
-        """Time passes."""
-        self.clock.advance(seconds)
+    @rule()
+    def heal(self) -> None:
+        """Upstream works again."""
+        self.agent.heal()
+        self.fault = ""
 
-    @rule(head=st.booleans())
-    def ask(self, head: bool) -> None:
-        """A client asks, and gets what the rules say."""
+    @rule(
+        seconds=st.sampled_from(
+            [0.0, 0.0, 1.0, PAUSE - 1, PAUSE, TTL - 1, TTL, TTL, STALE_IF_ERROR - TTL]
+        ),
+        head=st.sampled_from([False, False, True]),
+    )
+    def ask(self, seconds: float, head: bool) -> None:
+        """A client asks after some time, and gets what the rules say."""
+        self.clock.advance(seconds)
         self.agent.requests.clear()
         now = self.clock.seconds()
-        self.methods = None
-        expected = self.expect(now, head)
+        expected, methods = self.expect(now, head)
         question = self.freshness.get(
             self.upstream,
             REPOSITORY,
@@ -141,11 +147,13 @@ class FreshnessMachine(RuleBasedStateMachine):
         )
         results: list[object] = []
         Deferred.fromCoroutine(question).addBoth(results.append)
-        self.clock.pump([0.0, 3.0, 0.0])
-        if not results:
-            self.clock.advance(17.0)
-        # The question itself ends a little later than who asked it.
-        self.clock.advance(10.0)
+        self.clock.advance(0)
+        for patience in (3.0, 17.0):
+            if not results:
+                self.clock.advance(patience)
+        if self.fault == "silent":
+            # The question itself ends a little later than who asked it.
+            self.clock.advance(25.0)
         (result,) = results
         if isinstance(result, Failure):
             assert isinstance(result.value, RegistryError), result
@@ -157,11 +165,16 @@ class FreshnessMachine(RuleBasedStateMachine):
             if not head:
                 assert result.data == IMAGES[result.digest]
         assert actual == expected, (actual, expected)
-        if self.methods is not None:
-            assert [request.method for request in self.agent.requests] == self.methods
+        if methods is not None:
+            assert [request.method for request in self.agent.requests] == methods
 
-    def expect(self, now: float, head: bool) -> object:
-        """The model's answer: an outcome with a digest, or the status of an error."""
+    def expect(self, now: float, head: bool) -> tuple[object, list[str] | None]:
+        """The model's answer: an outcome with a digest, or a status; and the questions upstream."""
+        self.methods = None
+        return self.answered(now, head), self.methods
+
+    def answered(self, now: float, head: bool) -> object:
+        """An outcome with a digest, or the status of an error."""
         stored = self.known is not None and self.known in self.kept
         age = now - self.verified
         if stored and age < TTL:
@@ -226,8 +239,8 @@ class FreshnessStatesTests(SynchronousTestCase):
         run_state_machine_as_test(
             FreshnessMachine,
             settings=settings(
-                max_examples=60,
-                stateful_step_count=30,
+                max_examples=100,
+                stateful_step_count=50,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),

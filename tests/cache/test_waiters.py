@@ -54,7 +54,7 @@ class WaitersTests(SynchronousTestCase):
         """Of many waiters some are woken in each turn, in their order, until all are."""
         woken: list[int] = []
         for number in range(2000):
-            self.waiters.wait().addCallback(lambda _, n=number: woken.append(n))
+            self.waiters.wait().addCallback(lambda _, number: woken.append(number), number)
         self.waiters.wake()
         longest = len(woken)
         while self.clock.getDelayedCalls():
@@ -86,7 +86,12 @@ class WaitersTests(SynchronousTestCase):
         waiting = [self.waiters.wait() for _ in range(100)]
         for left in (1, 99):
             waiting[left].addErrback(lambda failure: failure.trap(CancelledError))
-        waiting[0].addCallback(lambda _: [waiting[left].cancel() for left in (1, 99)])
+
+        def woken(_: None) -> None:
+            waiting[1].cancel()
+            waiting[99].cancel()
+
+        waiting[0].addCallback(woken)
         self.waiters.wake()
         self.clock.advance(0)
         for waiter in waiting:
