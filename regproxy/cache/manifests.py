@@ -185,6 +185,8 @@ class Manifests:
         data = b"".join(pieces)
         if Digest.of(data, digest.algorithm) != digest:
             _log.error("cache: {digest} has changed on disk, fetching it again", digest=digest)
+            self._index.drop_blob(digest)
+            await self._disk(self._store.set_aside, digest)
             return None
         self._remember(digest, data)
         return data

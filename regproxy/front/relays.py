@@ -11,6 +11,7 @@ from regproxy.front.client import Client
 from regproxy.front.naming import renames_body, rewrite_body, rewrite_link
 from regproxy.front.relaying import Check, Relay
 from regproxy.model.digest import Digest
+from regproxy.model.errors import blob_unknown, manifest_unknown
 from regproxy.model.outcome import Outcome
 from regproxy.model.ranges import parse_content_range
 from regproxy.model.route import Blob, Catalog, Manifest, ManifestByTag, Referrers, Route, TagList
@@ -74,7 +75,7 @@ class RelayAnswers:
             deadline,
         )
         if answer.status not in _SUCCESSES:
-            unknown = "BLOB_UNKNOWN" if isinstance(route.asked, Blob) else "MANIFEST_UNKNOWN"
+            unknown = blob_unknown if isinstance(route.asked, Blob) else manifest_unknown
             raise await refusal(answer, upstream.name, unknown, deadline)
         client.check_here(answer)
         headers = [(name, value) for name in _PASSED_DOWN for value in answer.headers(name)]

@@ -124,17 +124,6 @@ def upstream_too_slow(message: str) -> RegistryError:
     return RegistryError(504, "UNKNOWN", message)
 
 
-def unavailable(message: str, retry_after: int | None) -> RegistryError:
-    """503: the proxy itself cannot serve this now.
-
-    Args:
-        message: One sentence for people.
-        retry_after: When to come back, in seconds, or None when nobody knows.
-    """
-    headers = (("Retry-After", str(retry_after)),) if retry_after is not None else ()
-    return RegistryError(503, "UNKNOWN", message, headers=headers)
-
-
 def range_not_satisfiable(size: int | None) -> RegistryError:
     """416: the Range header is malformed or lies outside the content.
 

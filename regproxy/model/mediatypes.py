@@ -51,11 +51,6 @@ def is_manifest(media_type: str) -> bool:
     return essence(media_type) in _BITS
 
 
-def is_schema1(media_type: str) -> bool:
-    """Whether it is docker's old schema 1, which is relayed and never stored."""
-    return essence(media_type) in SCHEMA1
-
-
 def accept_variant(values: Sequence[str]) -> int:
     """Which manifest types a client accepts.
 

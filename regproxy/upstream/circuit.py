@@ -20,11 +20,6 @@ class Circuit:
         self._pause = pause
         self._retry_at: float | None = None
 
-    @property
-    def closed(self) -> bool:
-        """Whether the registry answered when it was last asked."""
-        return self._retry_at is None
-
     def may_ask(self) -> bool:
         """Whether to ask now; a True while open makes the caller the one probe."""
         if self._retry_at is None:

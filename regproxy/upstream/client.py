@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import evolve, frozen
@@ -10,7 +10,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest
-from regproxy.model.errors import RegistryError, upstream_failed
+from regproxy.model.errors import (
+    RegistryError,
+    blob_unknown,
+    manifest_unknown,
+    upstream_failed,
+)
 from regproxy.model.ranges import parse_content_range
 from regproxy.upstream.circuit import Circuit
 from regproxy.upstream.exchange import Answer, Exchange
@@ -108,7 +113,7 @@ class Upstream:
         """
         path = f"/v2/{repository}/manifests/{reference}"
         answer = await self._control_request("HEAD", path, {"Accept": accept}, repository, deadline)
-        await self._expect(answer, (200,), "MANIFEST_UNKNOWN", deadline)
+        await self._expect(answer, (200,), manifest_unknown, deadline)
         answer.discard()
         media_type = answer.header("Content-Type") or ""
         return ManifestHead(_digest_of(answer), media_type, _size_of(answer))
@@ -123,7 +128,7 @@ class Upstream:
         """
         path = f"/v2/{repository}/manifests/{reference}"
         answer = await self._control_request("GET", path, {"Accept": accept}, repository, deadline)
-        await self._expect(answer, (200,), "MANIFEST_UNKNOWN", deadline)
+        await self._expect(answer, (200,), manifest_unknown, deadline)
         data = await answer.read(limit, deadline)
         return ManifestBody(data, answer.header("Content-Type") or "", _digest_of(answer))
 
@@ -135,7 +140,7 @@ class Upstream:
         """
         path = f"/v2/{repository}/blobs/{digest}"
         answer = await self._control_request("HEAD", path, {}, repository, deadline)
-        await self._expect(answer, (200,), "BLOB_UNKNOWN", deadline)
+        await self._expect(answer, (200,), blob_unknown, deadline)
         answer.discard()
         return _size_of(answer)
 
@@ -157,7 +162,7 @@ class Upstream:
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = f"/v2/{repository}/blobs/{digest}"
         answer = await self.request("GET", path, headers, repository, deadline)
-        await self._expect(answer, (206,) if start else (200,), "BLOB_UNKNOWN", deadline)
+        await self._expect(answer, (206,) if start else (200,), blob_unknown, deadline)
         if start:
             try:
                 first, stop, total = parse_content_range(answer.header("Content-Range") or "")
@@ -266,7 +271,11 @@ class Upstream:
         raise upstream_failed(f"{self.name}: more than {MAX_HOPS} redirects")
 
     async def _expect(
-        self, answer: Answer, statuses: tuple[int, ...], unknown: str, deadline: Deadline
+        self,
+        answer: Answer,
+        statuses: tuple[int, ...],
+        unknown: Callable[[str], RegistryError],
+        deadline: Deadline,
     ) -> None:
         if answer.status not in statuses:
             raise await refusal(answer, self.name, unknown, deadline)

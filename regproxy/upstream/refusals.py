@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from regproxy.deadline import Deadline
@@ -22,13 +23,15 @@ _MESSAGE_LENGTH = 300
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
-async def refusal(answer: Answer, registry: str, unknown: str, deadline: Deadline) -> RegistryError:
+async def refusal(
+    answer: Answer, registry: str, unknown: Callable[[str], RegistryError], deadline: Deadline
+) -> RegistryError:
     """The error that tells a client what the registry answered.
 
     Args:
         answer: An answer that is no success; its body is read.
         registry: The registry's name, for the message.
-        unknown: The error code of a 404 that brings none.
+        unknown: Makes the error of a 404 that brings no code.
         deadline: When the error must be there.
     """
     code, message = await _registry_error(answer, deadline.earlier(_BODY_SECONDS))
@@ -42,7 +45,7 @@ async def refusal(answer: Answer, registry: str, unknown: str, deadline: Deadlin
     if answer.status == 429:
         return too_many_requests(said, answer.header("Retry-After"))
     if answer.status in (404, 410):
-        return RegistryError(404, code or unknown, said)
+        return RegistryError(404, code, said) if code else unknown(said)
     if 400 <= answer.status < 500:
         return RegistryError(answer.status, code or "UNKNOWN", said)
     return upstream_failed(said)

@@ -73,8 +73,6 @@ class RegistryErrorTests(SynchronousTestCase):
             (errors.too_many_requests("m", None), 429, "TOOMANYREQUESTS", ()),
             (errors.upstream_failed("m"), 502, "UNKNOWN", ()),
             (errors.upstream_too_slow("m"), 504, "UNKNOWN", ()),
-            (errors.unavailable("m", 5), 503, "UNKNOWN", (("Retry-After", "5"),)),
-            (errors.unavailable("m", None), 503, "UNKNOWN", ()),
             (errors.body_too_large("m"), 413, "SIZE_INVALID", ()),
         ):
             self.assertEqual(

@@ -20,7 +20,6 @@ from regproxy.model.mediatypes import (
     essence,
     is_index,
     is_manifest,
-    is_schema1,
 )
 
 FOUR = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
@@ -31,19 +30,18 @@ class KindTests(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """Indexes are manifests; schema 1 and everything else is none."""
-        for media_type, index, manifest, schema1 in (
-            (DOCKER_MANIFEST, False, True, False),
-            (DOCKER_LIST, True, True, False),
-            (OCI_MANIFEST, False, True, False),
-            (OCI_INDEX, True, True, False),
-            (OCI_INDEX.upper() + " ; charset=utf-8", True, True, False),
-            ("application/json", False, False, False),
-            ("", False, False, False),
+        for media_type, index, manifest in (
+            (DOCKER_MANIFEST, False, True),
+            (DOCKER_LIST, True, True),
+            (OCI_MANIFEST, False, True),
+            (OCI_INDEX, True, True),
+            (OCI_INDEX.upper() + " ; charset=utf-8", True, True),
+            ("application/json", False, False),
+            ("", False, False),
         ):
-            found = (is_index(media_type), is_manifest(media_type), is_schema1(media_type))
-            self.assertEqual(found, (index, manifest, schema1), media_type)
+            found = (is_index(media_type), is_manifest(media_type))
+            self.assertEqual(found, (index, manifest), media_type)
         for media_type in SCHEMA1:
-            self.assertTrue(is_schema1(media_type + "; charset=utf-8"))
             self.assertFalse(is_manifest(media_type))
 
     def test_essence(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from regproxy.model.errors import RegistryError
+from regproxy.model.errors import RegistryError, blob_unknown
 from regproxy.testing import Fault
 from regproxy.upstream.refusals import refusal
 from tests.upstream.case import REGISTRY, REPOSITORY, STORAGE, UpstreamCase
@@ -226,7 +226,7 @@ class StorageTests(UpstreamCase):
                 )
             )
             self.assertTrue(answer.elsewhere)
-            error = self.result(refusal(answer, "registry.test", "BLOB_UNKNOWN", self.deadline()))
+            error = self.result(refusal(answer, "registry.test", blob_unknown, self.deadline()))
             self.assertEqual(error.status, told)
 
     def test_busy(self) -> None:
