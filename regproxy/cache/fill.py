@@ -12,7 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from regproxy.cache.content import ContentFailed, OpenFile
+from regproxy.cache.following import follow
 from regproxy.cache.hashing import Follower
+from regproxy.cache.part_map import PartState, PartTaken, Progress
 from regproxy.cache.store import Part, Store
 from regproxy.cache.waiters import Waiters
 from regproxy.cache.writing import PartWriter
@@ -28,6 +30,9 @@ _RESUMES = 5
 
 _BACK_OFF = 0.5
 """Seconds before the first resume; doubled each time."""
+
+_TURN = 0.02
+"""Seconds before a fill that another process gave up is tried here."""
 
 _log = Logger()
 
@@ -83,6 +88,7 @@ class Fill:
     Attributes:
         digest: What the bytes must hash to.
         size: From upstream's Content-Length; None before `started`, or when upstream never says.
+        front: Bytes that are written from the start on.
         verified: Whether length and digest are right.
         sources: Where it can read from, in the order in which they are tried.
         senders: Those of them that have answered: any of these may have sent wrong bytes.
@@ -119,8 +125,8 @@ class Fill:
         self._hashing = hashing
         self._silence = silence
         self._hasher: Hasher = digest.hasher()
-        self._part: Part | None = None
-        self._writer: PartWriter | None = None
+        self._file: OpenFile | None = None
+        self.front = 0
         self._transfer: Transfer | None = None
         self._started = Waiters(clock)
         self._growth = Waiters(clock)
@@ -132,15 +138,15 @@ class Fill:
 
     def open(self) -> OpenFile:
         """See `Content.open`; only once started."""
-        if self._part is None:
+        if self._file is None:
             raise ValueError("the fill has not started")
-        return self._part.file.share()
+        return self._file.share()
 
     def close(self) -> None:
         """See `Content.close`."""
         self._attached -= 1
-        if self._attached == 0 and self._part is not None:
-            self._part.close()
+        if self._attached == 0 and self._file is not None:
+            self._file.close()
 
     def available(self, offset: int) -> int:
         """See `Content.available`: the last byte is held back until the hash releases it."""
@@ -158,11 +164,6 @@ class Fill:
         return self._growth.wait()
 
     # Towards the cache
-
-    @property
-    def front(self) -> int:
-        """Bytes that are written from the start on."""
-        return self._writer.front if self._writer is not None else 0
 
     def attach(self) -> Fill:
         """This fill for one more reader, who closes it."""
@@ -195,19 +196,13 @@ class Fill:
             ContentFailed: The transfer came to nothing.
         """
         try:
-            try:
-                self._part = part = await self._disk(self._store.create_part, self.digest)
-            except OSError as error:
-                _log.error("cache: no part for {digest}: {error}", digest=self.digest, error=error)
-                raise StoreTrouble(0, self._hasher, None) from error
-            try:
-                await self._receive(part)
-            except BaseException:
-                await self._disk(part.remove)
-                raise
-            self.verified = True
-            self._growth.wake()
-            await self._commit(part)
+            while not self.verified:
+                try:
+                    part = await self._create_part()
+                except PartTaken:
+                    await self._follow()
+                else:
+                    await self._fill(part)
         except Exception:
             self._failure = Failure()
             self._started.fail(self._failure)
@@ -216,20 +211,70 @@ class Fill:
         finally:
             self.close()
 
+    async def _create_part(self) -> Part:
+        try:
+            return await self._disk(self._store.create_part, self.digest)
+        except OSError as error:
+            _log.error("cache: no part for {digest}: {error}", digest=self.digest, error=error)
+            raise StoreTrouble(0, self._hasher, None) from error
+
+    async def _follow(self) -> None:
+        """Follows the process that fills this blob, to its end or until it is our turn.
+
+        Raises:
+            StoreTrouble: It gave up, or died, after readers had begun here.
+        """
+        try:
+            await follow(self.digest, self._store, self._disk, self._clock, self._report)
+        except OSError as error:
+            _log.error("cache: cannot follow {digest}: {error}", digest=self.digest, error=error)
+        if self.verified:
+            return
+        if self._is_started:
+            raise StoreTrouble(0, self.digest.hasher(), self.size)
+        await deferLater(self._clock, _TURN, lambda: None)
+
+    def _report(self, file: OpenFile, progress: Progress) -> None:
+        """Takes over what the process that fills this blob tells of it."""
+        if not progress.front:
+            return
+        if self._file is None:
+            self._file = file.share()
+        self.size, self.front = progress.size, progress.front
+        self.verified = progress.state is PartState.VERIFIED
+        self._start()
+        self._growth.wake()
+
+    async def _fill(self, part: Part) -> None:
+        self._file = part.file
+        try:
+            await self._receive(part)
+        except BaseException:
+            await self._disk(part.remove)
+            raise
+        self.verified = True
+        self._growth.wake()
+        await self._commit(part)
+
+    def _start(self) -> None:
+        if not self._is_started:
+            self._is_started = True
+            self._started.wake()
+
     async def _receive(self, part: Part) -> None:
         """Transfers, writes and hashes everything, and checks length and digest."""
         follower = Follower(part, self._hasher, self._hashing)
-        self._writer = writer = PartWriter(
+        writer = PartWriter(
             part,
             self._clock,
             self._disk,
             written=follower.advance,
-            grown=self._growth.wake,
+            grown=lambda: self._grown(writer.front),
             pause=lambda: self._transfer.pause() if self._transfer else None,
             resume=lambda: self._transfer.resume() if self._transfer else None,
         )
         try:
-            await self._transfer_all(writer)
+            await self._transfer_all(part, writer)
             await writer.flush()
             await follower.finish()
         except OSError as error:
@@ -241,12 +286,11 @@ class Fill:
                     await settled()
         self._verify(writer.front)
 
-    async def _transfer_all(self, writer: PartWriter) -> None:
+    async def _transfer_all(self, part: Part, writer: PartWriter) -> None:
         idle_resumes = 0
         source, answer = await self._ask(0)
-        self.size = answer.length
-        self._is_started = True
-        self._started.wake()
+        self.size = part.size = answer.length
+        self._start()
         while True:
             before = writer.accepted
             try:
@@ -345,3 +389,7 @@ class Fill:
             # It cannot be read back: what was delivered is fetched and hashed once more.
             return StoreTrouble(0, self.digest.hasher(), self.size)
         return StoreTrouble(writer.front, self._hasher, self.size)
+
+    def _grown(self, front: int) -> None:
+        self.front = front
+        self._growth.wake()

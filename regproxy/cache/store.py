@@ -11,27 +11,40 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regproxy.cache.content import OpenFile, StoredBlob
+from regproxy.cache.part_map import PartMap, PartMapView, PartState, Progress
 from regproxy.model.digest import Digest, Hasher
 
 _BLOB_MODE = 0o640
 _IOV_MAX = 512
+_MAP_SUFFIX = ".map"
 
 
 class Part:
     """A file that a fill writes: it has a blob's name only once its digest is verified.
 
     Everything here may block and is called in a thread, one call at a time.
+
+    Attributes:
+        size: The blob's size in bytes as upstream says; None while it has not.
+        file: What readers share.
     """
 
-    def __init__(self, path: Path, target: Path, descriptor: int) -> None:
+    def __init__(
+        self, path: Path, target: Path, descriptor: int, part_map: PartMap | None = None
+    ) -> None:
         """Args:
         path: Where the part is.
         target: The blob's final name.
         descriptor: Open for reading and writing, locked for this process.
+        part_map: Tells other processes how far it is; None where none will ask.
         """
+        self.size: int | None = None
+        self.file = OpenFile(descriptor)
         self._path = path
         self._target = target
-        self.file = OpenFile(descriptor)
+        self._map = part_map
+        self._state = PartState.RUNNING
+        self._front = 0
 
     def write(self, offset: int, pieces: Sequence[bytes]) -> int:
         """Writes *pieces* one after the other.
@@ -59,6 +72,9 @@ class Part:
                     written -= len(views.pop(0))
                 if written:
                     views[0] = views[0][written:]
+        self._front = offset + total
+        if self._map is not None:
+            self._map.write(self._front, self.size, self._state)
         return total
 
     def hash_into(self, hasher: Hasher, start: int, stop: int, buffer: bytearray) -> None:
@@ -87,20 +103,61 @@ class Part:
         Raises:
             OSError: The blob is not stored; the part is still there.
         """
+        self.size, self._state = self._front, PartState.VERIFIED
+        if self._map is not None:
+            self._map.write(self._front, self.size, self._state)
         os.fchmod(self.file.descriptor, _BLOB_MODE)
         os.fsync(self.file.descriptor)
         self._target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(self._path, self._target)
         _fsync_directory(self._target.parent)
         _fsync_directory(self._target.parent.parent)
+        self._release()
 
     def remove(self) -> None:
         """Unlinks the part; readers keep what they have open."""
         with contextlib.suppress(OSError):
             self._path.unlink()
+        self._release()
+
+    def _release(self) -> None:
+        if self._state is PartState.RUNNING:
+            self._state = PartState.GIVEN_UP
+        if self._map is not None:
+            self._map.release(self._front, self.size, self._state)
 
     def close(self) -> None:
-        """Gives up the fill's own share of the file."""
+        """Gives up the fill's own share of the file, and the digest to whoever fills it next."""
+        self._release()
+        self.file.close()
+
+
+class PartView:
+    """A part that another process fills. Everything here may block.
+
+    Attributes:
+        file: What readers share.
+    """
+
+    def __init__(self, part_map: PartMapView, descriptor: int) -> None:
+        """Args:
+        part_map: Says how far the part is.
+        descriptor: The part, open for reading.
+        """
+        self.file = OpenFile(descriptor)
+        self._map = part_map
+
+    def progress(self) -> Progress | None:
+        """How far the part is; None when the process that fills it has died.
+
+        Raises:
+            OSError: The map cannot be read.
+        """
+        return self._map.progress()
+
+    def close(self) -> None:
+        """Looks at it no more; readers keep what they have open."""
+        self._map.close()
         self.file.close()
 
 
@@ -130,7 +187,7 @@ class Store:
             # Another process may be writing it, or starting too and removing it first.
             with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 _remove_abandoned(self._parts / name)
-                removed += 1
+                removed += not name.endswith(_MAP_SUFFIX)
         return removed
 
     def path(self, digest: Digest) -> Path:
@@ -165,13 +222,52 @@ class Store:
         return True
 
     def create_part(self, digest: Digest) -> Part:
-        """A new empty part for *digest*, locked for this process. Blocks.
+        """A new empty part for *digest*, which no other process fills meanwhile. Blocks.
 
         Raises:
+            PartTaken: Another process fills it; `view_part` shows how far it is.
             OSError: No part can be made.
         """
+        token = secrets.token_hex(8)
+        part_map = PartMap.acquire(self._map_path(digest), token)
+        try:
+            return self._new_part(digest, token, part_map)
+        except OSError:
+            part_map.release(0, None, PartState.GIVEN_UP)
+            raise
+
+    def view_part(self, digest: Digest) -> PartView | None:
+        """The part that another process fills, None when there is none to be seen. Blocks.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        try:
+            part_map = PartMapView(self._map_path(digest))
+        except FileNotFoundError:
+            return None
+        try:
+            progress = part_map.progress()
+            if progress is not None:
+                path = self._part_path(digest, progress.token)
+                return PartView(part_map, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            part_map.close()
+            raise
+        part_map.close()
+        return None
+
+    def _map_path(self, digest: Digest) -> Path:
+        return self._parts / f"{digest.algorithm}-{digest.hex}{_MAP_SUFFIX}"
+
+    def _part_path(self, digest: Digest, token: str) -> Path:
+        return self._parts / f"{digest.algorithm}-{digest.hex}.{token}"
+
+    def _new_part(self, digest: Digest, token: str, part_map: PartMap | None = None) -> Part:
         # Processes that share the directory may share a process id, each in a container.
-        path = self._parts / f"{digest.algorithm}-{digest.hex}.{secrets.token_hex(8)}"
+        path = self._part_path(digest, token)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,7 +275,7 @@ class Store:
             os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
-        return Part(path, self.path(digest), descriptor)
+        return Part(path, self.path(digest), descriptor, part_map)
 
     def put(self, digest: Digest, data: bytes) -> None:
         """Stores bytes that the caller has verified against *digest*. Blocks.
@@ -187,7 +283,7 @@ class Store:
         Raises:
             OSError: They are not stored.
         """
-        part = self.create_part(digest)
+        part = self._new_part(digest, secrets.token_hex(8))
         try:
             part.write(0, [data])
             part.commit()

@@ -23,7 +23,13 @@ KEEP_VARIABLE = "REGPROXY_KEEP_TRIALS"
 
 
 class RealCase(SynchronousTestCase):
-    """Starts peers that end with the test, however it ends."""
+    """Starts peers that end with the test, however it ends.
+
+    Attributes:
+        proxies: How many there have been.
+    """
+
+    proxies = 0
 
     def setUp(self) -> None:
         """Makes the directory of the test."""
@@ -79,7 +85,9 @@ class RealCase(SynchronousTestCase):
 
     def start_proxy(self, settings: Settings) -> Proxy:
         """A regproxy. However the test went, it must have left no trouble behind."""
-        proxy = Proxy.start(self.directory / "regproxy", settings)
+        self.proxies += 1
+        number = self.proxies
+        proxy = Proxy.start(self.directory / f"regproxy{number}", settings)
         self.addCleanup(self._assert_sound, proxy)
         # Not the method of the process there is now: a test may start another.
         self.addCleanup(proxy.stop)

@@ -38,6 +38,7 @@ class Settings:
         stale_if_error: how long a tag is served stale.
         timeouts: further deadlines, key to duration.
         access_log: ``logfmt`` or ``json``.
+        cache: a cache directory that other proxies may share; None for one of its own.
     """
 
     registries: Mapping[str, str]
@@ -47,6 +48,7 @@ class Settings:
     stale_if_error: str = "30d"
     timeouts: Mapping[str, str] = field(factory=dict)
     access_log: str = "logfmt"
+    cache: Path | None = None
 
 
 @define
@@ -73,6 +75,9 @@ class Proxy:
     def start(cls, directory: Path, settings: Settings) -> Proxy:
         """Writes the configuration and starts a process, ready to serve."""
         certificates = Certificates.make(directory / "certificates")
+        if settings.cache is not None:
+            settings.cache.mkdir(exist_ok=True)
+            (directory / "cache").symlink_to(settings.cache)
         port, tls_port, admin_port = free_port(), free_port(), free_port()
         text = _toml(directory, settings, (port, tls_port, admin_port), certificates)
         (directory / "regproxy.toml").write_text(text)

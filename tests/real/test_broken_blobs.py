@@ -122,7 +122,7 @@ class FullDiskTests(RealCase):
     def start_on(self, size: int) -> Proxy:
         """A regproxy with that many bytes for its cache."""
         peers.need_root("mount")
-        cache = self.directory / "regproxy/cache"
+        cache = self.directory / "regproxy1/cache"
         cache.mkdir(parents=True)
         options = f"size={size}"
         made = run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)], check=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 from tests.real.case import RealCase
 from tests.real.images import ACCEPT
@@ -110,6 +112,47 @@ class HerdTests(RealCase):
         self.assertEqual(answer.digest, blob.digest)
         self.assertEqual(answer.headers["cache-status"], "regproxy; hit")
         self.assertEqual(transfers(host.requests()), {blob.digest: 1})
+
+
+class SharedDirectoryTests(RealCase):
+    """Two regproxies on one cache directory."""
+
+    def setUp(self) -> None:
+        """Starts both, in front of one slow upstream."""
+        super().setUp()
+        self.host = self.start_storage_host(rate=4 * _MIB)
+        registry = self.start_registry(redirect=self.host.url)
+        cache = self.directory / "cache"
+        self.one, self.other = (self.start_proxy_for(registry, cache=cache) for _ in range(2))
+        self.blob = library().images["medium"].layers[1].blob
+        self.path = f"/v2/registry-a.test/team/app/blobs/{self.blob.digest}"
+
+    def test_one_transfer(self) -> None:
+        """Whoever is asked, one of them fetches, and the other's clients read along."""
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(fetch, self.one.url + self.path)
+            wait_until(lambda: bool(self.one.parts()), 10.0, "the fill to start")
+            second = threads.submit(fetch, self.other.url + self.path)
+            answers = first.result(), second.result()
+        for answer in answers:
+            self.assertEqual((answer.status, answer.digest), (200, self.blob.digest))
+        self.assertLess(answers[1].first_byte, answers[1].seconds / 2)
+        self.assertEqual(transfers(self.host.requests()), {self.blob.digest: 1})
+        for proxy in (self.one, self.other):
+            hit = fetch(proxy.url + self.path)
+            self.assertEqual(hit.headers["cache-status"], "regproxy; hit")
+
+    def test_killed(self) -> None:
+        """When the one that fetches is killed, the other's client still gets its blob whole."""
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(fetch, self.one.url + self.path)
+            wait_until(lambda: bool(self.one.parts()), 10.0, "the fill to start")
+            second = threads.submit(fetch, self.other.url + self.path)
+            time.sleep(0.5)
+            self.one.process.kill()
+            self.assertRaises((OSError, HTTPException), first.result)
+            answer = second.result()
+        self.assertEqual((answer.status, answer.digest), (200, self.blob.digest))
 
 
 class SeveralRegistriesTests(RealCase):
