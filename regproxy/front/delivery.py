@@ -18,6 +18,9 @@ from regproxy.front.stall import ClientGone, StallWatch
 _PIECE = 256 * 1024
 _PIECE_CROWDED = 64 * 1024
 _DIRECT_PIECE = 1024 * 1024
+_STEPS = 16
+"""Pieces in one turn of the reactor; a transport that takes more is closing, or memory."""
+
 _CROWD = 96
 """Deliveries at once from which on each gets smaller pieces, so that memory stays bounded."""
 
@@ -143,10 +146,21 @@ class Delivery:
         """Sends pieces until the client is full, the content is not there yet, or it is the end."""
         self._busy = True
         try:
-            while not self._over and not self._paused and self._waiting is None:
+            for _ in range(_STEPS):
+                if self._over or self._paused or self._waiting is not None:
+                    return
                 self._step()
         finally:
             self._busy = False
+        # No live transport takes so much without a pause.
+        if _is_closing(self._consumer.transport):
+            self._end(Failure(ClientGone("hung up")))
+        elif not self._over and not self._paused and self._waiting is None:
+            self._deliveries.clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._busy and not self._over:
+            self._go()
 
     def _step(self) -> None:
         stop = self._stop if self._stop is not None else self._end_of_content()
@@ -259,3 +273,16 @@ class Delivery:
             self._done.callback(None)
         else:
             self._done.errback(failure)
+
+
+def _is_closing(transport: Any) -> bool:
+    """Whether a transport takes bytes only to throw them away.
+
+    A TLS client that has said goodbye and keeps its connection open leaves Twisted's transport
+    resuming its producer, and dropping what that writes.
+    """
+    # TLS wraps the transport that has the socket.
+    return any(
+        getattr(each, "disconnecting", False)
+        for each in (transport, getattr(transport, "transport", None))
+    )

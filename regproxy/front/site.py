@@ -12,9 +12,10 @@ from attrs import frozen
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -23,10 +24,14 @@ from twisted.web.server import Request, Site
 
 from regproxy.front.accesslog import AccessLog, Entry
 from regproxy.front.connections import Connections
+from regproxy.front.stall import StallWatch
 from regproxy.model.errors import RegistryError, body_too_large, unsupported
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello (RFC 8446 section 5.1); no HTTP request starts with it."""
+
+_PIPELINED_LIMIT = 256 * 1024
+"""Bytes that a client may send behind a request before that has its answer."""
 
 _LINGER_SECONDS = 3.0
 """How long what a refused client still sends is thrown away, so that it can read the refusal."""
@@ -67,6 +72,10 @@ class ClientChannel(HTTPChannel):
         self._header_size = 0
         self._deadline: IDelayedCall | None = None
         self._linger: IDelayedCall | None = None
+        self._full = False
+        self._pipelined = 0
+        self._undone: Any = None
+        self._watch: StallWatch | None = None
 
     @property
     def limited_site(self) -> LimitedSite:
@@ -78,6 +87,12 @@ class ClientChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """See HTTPChannel."""
         self.totalHeadersSize = self.MAX_LENGTH = self.limited_site.limits.header_size
+        self._watch = StallWatch(
+            self,
+            self.limited_site.reactor,
+            self.limited_site.limits.write_stall,
+            lambda _: self.abort(),
+        )
         super().connectionMade()
         self.limited_site.connections.idle(self)
 
@@ -86,6 +101,8 @@ class ClientChannel(HTTPChannel):
         for timer in (self._deadline, self._linger):
             if timer is not None and timer.active():
                 timer.cancel()
+        if self._watch is not None:
+            self._watch.stop()
         self.limited_site.connections.closed(self)
         super().connectionLost(reason)
 
@@ -98,6 +115,12 @@ class ClientChannel(HTTPChannel):
             self._refused = True
             self.abort()
             return
+        if not self._in_headers:
+            # Twisted keeps what comes behind a request, and stops reading only while answers flow.
+            self._pipelined += len(data)
+            if self._pipelined > _PIPELINED_LIMIT:
+                self.abort()
+                return
         if self._in_headers and self._deadline is None:
             self._deadline = self.limited_site.reactor.callLater(
                 self.limited_site.limits.request_headers, self._headers_too_slow
@@ -139,6 +162,10 @@ class ClientChannel(HTTPChannel):
             self._deadline = None
         self.limited_site.connections.busy(self)
         request = self.requests[-1]
+        if self._request_line.split(b" ")[1:2] == [b"*"]:
+            # Twisted would answer OPTIONS * by itself.
+            self._answer_early(unsupported("nothing but pulls is served here"))
+            return
         # RFC 9112 section 6.3: a body is there if either header says so.
         if self.length is None or self.length > 0:
             method = self._request_line.split(b" ", 1)[0]
@@ -162,12 +189,44 @@ class ClientChannel(HTTPChannel):
             super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        """See HTTPChannel."""
+        """See HTTPChannel: the next request has to wait until this answer is on its way."""
+        if self._full and self._watch is not None:
+            self._undone = request
+            self._watch.paused()
+        else:
+            self._done(request)
+
+    def _done(self, request: Any) -> None:
         self._in_headers = True
         self._request_line = b""
-        self._header_size = 0
+        self._header_size = self._pipelined = 0
         self.limited_site.connections.idle(self)
+        if not self.persistent:
+            # The rest of the answer, and of TLS, has a deadline too.
+            self._linger = self.limited_site.reactor.callLater(
+                self.limited_site.limits.write_stall, self.abort
+            )
         super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer: the client's buffers are full."""
+        self._full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer: the client's buffers are empty."""
+        self._full = False
+        super().resumeProducing()
+        if self._undone is not None and self._watch is not None:
+            request, self._undone = self._undone, None
+            self._watch.stop()
+            self._done(request)
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: FBT001  # IConsumer's
+        """See IConsumer; a producer that comes when the buffers are full is told so."""
+        super().registerProducer(producer, streaming)
+        if self._full and streaming:
+            producer.pauseProducing()
 
     def timeoutConnection(self) -> None:
         """See TimeoutMixin: between requests clients come and go, which is no news for the log."""
@@ -226,6 +285,14 @@ _REASONS = {
 _HEADERS_TOO_LARGE = RegistryError(431, "UNSUPPORTED", "the request's headers are too large")
 
 
+class _NoRoom(Protocol):
+    """Hangs up at once."""
+
+    def connectionMade(self) -> None:
+        """See IProtocol."""
+        cast(Any, self.transport).abortConnection()
+
+
 class LimitedSite(Site):
     """A site whose clients are held to limits."""
 
@@ -272,7 +339,8 @@ class LimitedSite(Site):
                 _log.warn(
                     "connections are refused: all {limit} are busy", limit=self.connections.limit
                 )
-        return super().buildProtocol(addr) if room else None
+        # Never None: what wraps this site, such as TLS, would go on without a protocol.
+        return super().buildProtocol(addr) if room else _NoRoom()
 
     def startFactory(self) -> None:
         """Nothing: the access log is not Twisted's."""
