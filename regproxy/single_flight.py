@@ -6,7 +6,10 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
+
+from regproxy.cache.waiters import Waiters
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -15,8 +18,12 @@ V = TypeVar("V")
 class SingleFlight(Generic[K, V]):
     """Calls in flight by key; a caller that leaves never cancels the call that others wait for."""
 
-    def __init__(self) -> None:
-        self._flights: dict[K, list[Deferred[V]]] = {}
+    def __init__(self, clock: IReactorTime) -> None:
+        """Args:
+        clock: Tells callers in slices, so that many of them do not stall the reactor.
+        """
+        self._clock = clock
+        self._flights: dict[K, _Flight[V]] = {}
 
     def __contains__(self, key: K) -> bool:
         return key in self._flights
@@ -31,22 +38,31 @@ class SingleFlight(Generic[K, V]):
         Returns:
             A Deferred of this caller's own: cancelling it concerns nobody else.
         """
-        waiters = self._flights.get(key)
-        first = waiters is None
-        if waiters is None:
-            waiters = self._flights[key] = []
-        mine: Deferred[V] = Deferred(lambda _: waiters.remove(mine) if mine in waiters else None)
-        waiters.append(mine)
-        if first:
-            Deferred.fromCoroutine(function()).addBoth(self._land, key)
+        flight = self._flights.get(key)
+        if flight is not None:
+            return flight.wait()
+        flight = self._flights[key] = _Flight(self._clock)
+        mine = flight.wait()
+        Deferred.fromCoroutine(function()).addBoth(self._land, key)
         return mine
 
     def _land(self, result: V | Failure, key: K) -> None:
-        waiters = self._flights.pop(key)
-        # Whoever is told may cancel somebody behind it.
-        while waiters:
-            waiter = waiters.pop(0)
-            if isinstance(result, Failure):
-                waiter.errback(Failure(result.value))
-            else:
-                waiter.callback(result)
+        self._flights.pop(key).land(result)
+
+
+class _Flight(Generic[V]):
+    """One call and who waits for it."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._waiters = Waiters(clock)
+        self._results: list[V] = []
+
+    def wait(self) -> Deferred[V]:
+        return self._waiters.wait().addCallback(lambda _: self._results[0])
+
+    def land(self, result: V | Failure) -> None:
+        if isinstance(result, Failure):
+            self._waiters.fail(result)
+        else:
+            self._results.append(result)
+            self._waiters.wake()

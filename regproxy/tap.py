@@ -47,10 +47,10 @@ from regproxy.service import CacheService, RegproxyService, Threads
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.connecting import make_agent
 from regproxy.upstream.exchange import Exchange
-from regproxy.worker import Worker
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
+_COMMIT_THREADS = 4
 
 
 class Options(usage.Options):
@@ -109,6 +109,8 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
     threads = Threads(reactor, [])
     disk = threads.worker("disk", _DISK_THREADS)
     hashing = threads.worker("hash", _HASH_THREADS)
+    # A flush may take seconds on a slow disk: reads and writes must not wait behind it.
+    commits = threads.worker("commit", _COMMIT_THREADS)
     index_worker = threads.worker("index", 1)
     log_worker = threads.worker("log", 1)
 
@@ -121,8 +123,18 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
     store = Store(config.cache.directory)
     index = Index(config.cache.directory / "index.sqlite", clock, index_worker)
     reader = FileReader(disk)
-    fills = Fills(store, clock, disk, hashing, config.timeouts.silence, index.put_blob)
-    rooms = _rooms(options, reactor, store, index, fills, disk, reader)
+    fills = Fills(store, clock, disk, hashing, config.timeouts.silence, index.put_blob, commits)
+    manifests = Manifests(
+        store,
+        index,
+        clock,
+        disk,
+        reader,
+        config.limits.manifest_size,
+        commits=commits,
+        hashing=hashing,
+    )
+    rooms = _rooms(options, reactor, store, index, fills, manifests, reader)
 
     service = RegproxyService(log_to_stderr=options.logs_by_default)
     CacheService(threads, store, index, access_log).setServiceParent(service)
@@ -160,14 +172,13 @@ def _rooms(
     store: Store,
     index: Index,
     fills: Fills,
-    disk: Worker,
+    manifests: Manifests,
     reader: FileReader,
 ) -> Rooms:
     """What a request's pipeline walks through."""
     config = options.settings
     clock: IReactorTime = reactor
     limit = config.limits.manifest_size
-    manifests = Manifests(store, index, clock, disk, reader, limit)
     rules = {
         name: FreshnessRules(
             tag_ttl=registry.tag_ttl,

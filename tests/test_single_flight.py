@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy.single_flight import SingleFlight
@@ -13,7 +14,8 @@ class SingleFlightTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Nothing is in flight."""
-        self.flights: SingleFlight[str, int] = SingleFlight()
+        self.clock = Clock()
+        self.flights: SingleFlight[str, int] = SingleFlight(self.clock)
         self.landings: list[Deferred[int]] = []
 
     async def fly(self) -> int:
@@ -89,6 +91,17 @@ class SingleFlightTests(SynchronousTestCase):
         self.failureResultOf(first, CancelledError)
         self.landings[0].errback(ValueError())
         self.assertNotIn("key", self.flights)
+
+    def test_many(self) -> None:
+        """Many callers are told in slices, between which the reactor does other things."""
+        callers = [self.call() for _ in range(200)]
+        self.landings[0].callback(5)
+        told = sum(caller.called for caller in callers)
+        self.assertTrue(0 < told < 200, told)
+        again = self.call()
+        self.clock.pump([0] * 10)
+        self.assertEqual([self.successResultOf(caller) for caller in callers], [5] * 200)
+        self.assertNoResult(again)
 
     def test_lands_at_once(self) -> None:
         """A call may be over before it returns."""

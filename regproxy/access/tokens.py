@@ -59,7 +59,7 @@ class AnonymousTokens:
         self._upstream = upstream
         self._host = urlsplit(upstream).hostname
         self._tokens: dict[str, _Token] = {}
-        self._flights: SingleFlight[tuple[str, str], str] = SingleFlight()
+        self._flights: SingleFlight[tuple[str, str], str] = SingleFlight(clock)
 
     def authorization(self, scope: str) -> str | None:
         """The header value that is known to serve *scope*, or None when nothing is known."""

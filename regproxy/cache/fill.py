@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -15,50 +14,32 @@ from regproxy.cache.content import ContentFailed, OpenFile
 from regproxy.cache.following import follow
 from regproxy.cache.hashing import Follower
 from regproxy.cache.part_map import PartState, PartTaken, Progress
-from regproxy.cache.store import Part, Store
+from regproxy.cache.sources import Source, Sources
+from regproxy.cache.store import Part, Store, hash_file
 from regproxy.cache.waiters import Waiters
 from regproxy.cache.writing import PartWriter
-from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest, Hasher
-from regproxy.model.errors import RegistryError, upstream_failed
+from regproxy.model.errors import RegistryError
 from regproxy.upstream.exchange import Answer
 from regproxy.upstream.transfer import Transfer, TransferCut
 from regproxy.worker import Worker
 
 _RESUMES = 5
-"""Times that a cut transfer is taken up again without a byte of progress."""
+"""Times that a cut transfer is taken up again without progress."""
+
+_PROGRESS = 64 * 1024
+"""Bytes that count as progress: a source that sends a few each time must not hold a fill."""
 
 _BACK_OFF = 0.5
 """Seconds before the first resume; doubled each time."""
+
+_BUFFER = 256 * 1024
+_HASH_JOB = 8 * 1024 * 1024
 
 _TURN = 0.02
 """Seconds before a fill that another process gave up is tried here."""
 
 _log = Logger()
-
-
-class Source(Protocol):
-    """Where a fill can read from: a registry, a repository, a credential."""
-
-    @property
-    def name(self) -> str:
-        """Registry and repository, for the log."""
-
-    async def open(self, digest: Digest, start: int, deadline: Deadline) -> Answer:
-        """The blob's bytes from *start* on.
-
-        Raises:
-            RegistryError: What the registry refused, or why it could not be asked.
-        """
-
-    def deadline(self) -> Deadline:
-        """By when an answer's headers must be there, asked for now."""
-
-    def enter(self) -> Deferred[None]:
-        """Fires when a transfer may start; `leave` must follow."""
-
-    def leave(self) -> None:
-        """A transfer is over."""
 
 
 class StoreTrouble(ContentFailed):
@@ -90,8 +71,6 @@ class Fill:
         size: From upstream's Content-Length; None before `started`, or when upstream never says.
         front: Bytes that are written from the start on.
         verified: Whether length and digest are right.
-        sources: Where it can read from, in the order in which they are tried.
-        senders: Those of them that have answered: any of these may have sent wrong bytes.
     """
 
     def __init__(
@@ -104,6 +83,7 @@ class Fill:
         disk: Worker,
         hashing: Worker,
         silence: float,
+        commits: Worker | None = None,
     ) -> None:
         """Args:
         digest: Which blob.
@@ -113,17 +93,18 @@ class Fill:
         disk: Runs writes.
         hashing: Runs hash jobs, in a pool of its own.
         silence: Seconds without a byte after which a transfer counts as cut.
+        commits: Runs what waits for fsync; *disk* by default.
         """
         self.digest = digest
         self.size: int | None = None
         self.verified = False
-        self.sources: list[Source] = [source]
-        self.senders: list[Source] = []
+        self._sources = Sources(digest, source)
         self._store = store
         self._clock = clock
         self._disk = disk
         self._hashing = hashing
         self._silence = silence
+        self._commits = commits or disk
         self._hasher: Hasher = digest.hasher()
         self._file: OpenFile | None = None
         self.front = 0
@@ -132,6 +113,8 @@ class Fill:
         self._growth = Waiters(clock)
         self._is_started = False
         self._failure: Failure | None = None
+        self._over = Waiters(clock)
+        self._is_over = False
         self._attached = 1
 
     # Content
@@ -172,8 +155,21 @@ class Fill:
 
     def add_source(self, source: Source) -> None:
         """One more source, behind those that are known."""
-        if source not in self.sources:
-            self.sources.append(source)
+        self._sources.add(source)
+
+    @property
+    def senders(self) -> list[Source]:
+        """The sources that have answered: any of these may have sent wrong bytes."""
+        return self._sources.senders
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing will come of it; it may still have to put its part away."""
+        return self._failure is not None
+
+    def over(self) -> Deferred[None]:
+        """Fires when it does nothing any more, however it ended."""
+        return succeed(None) if self._is_over else self._over.wait()
 
     def started(self) -> Deferred[None]:
         """Fires when upstream's headers are here and the part is open.
@@ -204,12 +200,18 @@ class Fill:
                 else:
                     await self._fill(part)
         except Exception:
-            self._failure = Failure()
-            self._started.fail(self._failure)
-            self._growth.fail(self._failure)
+            self._fail(Failure())
             raise
         finally:
             self.close()
+            self._is_over = True
+            self._over.wake()
+
+    def _fail(self, failure: Failure) -> None:
+        if self._failure is None:
+            self._failure = failure
+            self._started.fail(failure)
+            self._growth.fail(failure)
 
     async def _create_part(self) -> Part:
         try:
@@ -230,9 +232,22 @@ class Fill:
             _log.error("cache: cannot follow {digest}: {error}", digest=self.digest, error=error)
         if self.verified:
             return
-        if self._is_started:
-            raise StoreTrouble(0, self.digest.hasher(), self.size)
+        if self._file is not None:
+            raise await self._left_alone(self._file)
         await deferLater(self._clock, _TURN, lambda: None)
+
+    async def _left_alone(self, file: OpenFile) -> StoreTrouble:
+        """What readers need to go on: the hash of what they may have been given."""
+        hasher = self.digest.hasher()
+        buffer = bytearray(_BUFFER)
+        for start in range(0, self.front, _HASH_JOB):
+            stop = min(self.front, start + _HASH_JOB)
+            try:
+                await self._hashing(hash_file, file.descriptor, hasher, start, stop, buffer)
+            except OSError as error:
+                _log.error("cache: {digest}: {error}", digest=self.digest, error=error)
+                return StoreTrouble(0, self.digest.hasher(), self.size)
+        return StoreTrouble(self.front, hasher, self.size)
 
     def _report(self, file: OpenFile, progress: Progress) -> None:
         """Takes over what the process that fills this blob tells of it."""
@@ -249,7 +264,10 @@ class Fill:
         self._file = part.file
         try:
             await self._receive(part)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                # Nobody may join it while its part is put away.
+                self._fail(Failure())
             await self._disk(part.remove)
             raise
         self.verified = True
@@ -287,17 +305,23 @@ class Fill:
         self._verify(writer.front)
 
     async def _transfer_all(self, part: Part, writer: PartWriter) -> None:
-        idle_resumes = 0
-        source, answer = await self._ask(0)
+        idle_resumes = progress = 0
+        source, answer = await self._sources.ask(0)
+        if answer.length == 0 and self.digest != Digest.of(b"", self.digest.algorithm):
+            # It would be a whole answer as soon as it starts: there is no last byte to hold back.
+            source.leave()
+            answer.discard()
+            raise DigestMismatch(f"{source.name}: sent no bytes for {self.digest}")
         self.size = part.size = answer.length
         self._start()
         while True:
-            before = writer.accepted
             try:
                 await self._transfer_one(source, answer, writer)
                 return
             except TransferCut as error:
-                idle_resumes = idle_resumes + 1 if writer.accepted == before else 1
+                if writer.accepted - progress >= _PROGRESS:
+                    idle_resumes, progress = 0, writer.accepted
+                idle_resumes += 1
                 if idle_resumes > _RESUMES or self.size is None:
                     raise ContentFailed(f"{source.name}: {error}") from error
                 _log.warn(
@@ -310,35 +334,12 @@ class Fill:
             while True:
                 await deferLater(self._clock, _BACK_OFF * 2 ** (idle_resumes - 1), lambda: None)
                 try:
-                    source, answer = await self._ask(writer.accepted)
+                    source, answer = await self._sources.ask(writer.accepted)
                     break
                 except RegistryError as error:
                     idle_resumes += 1
                     if idle_resumes > _RESUMES:
                         raise ContentFailed(error.message) from error
-
-    async def _ask(self, start: int) -> tuple[Source, Answer]:
-        """The first answer that a source gives; its place is held until the transfer is over."""
-        error: RegistryError = upstream_failed("no source")
-        tried: list[Source] = []
-        # A joiner may add its source while another one is asked.
-        while untried := [source for source in self.sources if source not in tried]:
-            source = untried[0]
-            tried.append(source)
-            await source.enter()
-            try:
-                answer = await source.open(self.digest, start, source.deadline())
-            except RegistryError as refused:
-                source.leave()
-                error = refused
-            except BaseException:
-                source.leave()
-                raise
-            else:
-                if source not in self.senders:
-                    self.senders.append(source)
-                return source, answer
-        raise error
 
     async def _transfer_one(self, source: Source, answer: Answer, writer: PartWriter) -> None:
         def sink(data: bytes) -> None:
@@ -369,7 +370,7 @@ class Fill:
     async def _commit(self, part: Part) -> None:
         """The blob gets its name; if the disk refuses, its readers have it all the same."""
         try:
-            await self._disk(part.commit)
+            await self._commits(part.commit)
         except OSError as error:
             _log.error("cache: {digest} is not kept: {error}", digest=self.digest, error=error)
             await self._disk(part.remove)

@@ -11,7 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from regproxy.cache.content import ContentFailed
-from regproxy.cache.fill import DigestMismatch, Fill, Source, StoreTrouble
+from regproxy.cache.fill import DigestMismatch, Fill, StoreTrouble
+from regproxy.cache.sources import Source
 from regproxy.cache.store import Store
 from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest
@@ -75,6 +76,7 @@ class Fills:
         hashing: Worker,
         silence: float,
         stored: Callable[[Digest, int], None],
+        commits: Worker | None = None,
     ) -> None:
         """Args:
         store: Where blobs go.
@@ -83,6 +85,7 @@ class Fills:
         hashing: Runs hash jobs, in a pool of its own.
         silence: Seconds without a byte after which a transfer counts as cut.
         stored: Told the digest and size of every blob that was verified.
+        commits: Runs what waits for fsync; *disk* by default.
         """
         self._store = store
         self._clock = clock
@@ -90,6 +93,7 @@ class Fills:
         self._hashing = hashing
         self._silence = silence
         self._stored = stored
+        self._commits = commits or disk
         self._running: dict[Digest, Fill] = {}
         self._mismatches: dict[tuple[str, Digest], tuple[int, float]] = {}
 
@@ -98,10 +102,14 @@ class Fills:
 
     def running(self, digest: Digest) -> bool:
         """Whether a fill of *digest* runs."""
-        return digest in self._running
+        fill = self._running.get(digest)
+        return fill is not None and not fill.failed
 
     def join(self, digest: Digest, source: Source) -> tuple[Fill, bool]:
         """The fill of *digest*, started now unless it runs; the caller has a right to the blob.
+
+        One that has failed and still puts its part away is nobody's to join: the next one waits
+        for it.
 
         Args:
             digest: Which blob.
@@ -114,11 +122,11 @@ class Fills:
             RegistryError: 502, when the source has just sent wrong bytes twice.
         """
         distrusted = self._distrusted(source, digest)
-        fill = self._running.get(digest)
-        if fill is not None:
+        running = self._running.get(digest)
+        if running is not None and not running.failed:
             if not distrusted:
-                fill.add_source(source)
-            return fill.attach(), False
+                running.add_source(source)
+            return running.attach(), False
         if distrusted:
             raise upstream_failed(
                 f"{source.name} sent bytes that are not {digest} {_MISMATCHES} times; "
@@ -132,23 +140,28 @@ class Fills:
             disk=self._disk,
             hashing=self._hashing,
             silence=self._silence,
+            commits=self._commits,
         )
         self._running[digest] = fill
         fill.attach()
-        Deferred.fromCoroutine(fill.run()).addCallbacks(
+        Deferred.fromCoroutine(_run(fill, running)).addCallbacks(
             self._filled, self._failed, callbackArgs=(fill,), errbackArgs=(fill,)
         )
         return fill, True
 
+    def _forget(self, fill: Fill) -> None:
+        if self._running.get(fill.digest) is fill:
+            del self._running[fill.digest]
+
     def _filled(self, _: None, fill: Fill) -> None:
-        del self._running[fill.digest]
+        self._forget(fill)
         for source in fill.senders:
             self._mismatches.pop((source.name, fill.digest), None)
         if fill.size is not None and self._store.holds(fill.digest):
             self._stored(fill.digest, fill.size)
 
     def _failed(self, failure: Failure, fill: Fill) -> None:
-        del self._running[fill.digest]
+        self._forget(fill)
         if failure.check(DigestMismatch):
             self._distrust(fill)
         if failure.check(StoreTrouble):
@@ -175,3 +188,10 @@ class Fills:
             if now >= until:
                 count = 0
             self._mismatches[key] = (count + 1, now + _MISMATCH_PAUSE)
+
+
+async def _run(fill: Fill, before: Fill | None) -> None:
+    """Runs a fill when the one before it, which has failed, has put its part away."""
+    if before is not None:
+        await before.over()
+    await fill.run()

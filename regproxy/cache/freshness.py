@@ -9,15 +9,24 @@ from twisted.logger import Logger
 from regproxy.cache.index import Index, Tag
 from regproxy.cache.manifests import Manifests, ServedManifest
 from regproxy.deadline import Deadline
+from regproxy.model.digest import Digest
 from regproxy.model.errors import RegistryError
 from regproxy.model.mediatypes import accept_header
 from regproxy.model.outcome import Outcome
 from regproxy.single_flight import SingleFlight
-from regproxy.upstream.client import ManifestHead, Upstream, cannot_be_asked
+from regproxy.upstream.client import ManifestHead, Upstream
 
 _log = Logger()
 
 _Key = tuple[str, str, str, int]
+
+_NOT_THERE = (401, 403, 404, 410)
+"""Statuses that say something of the tag; anything else says that the registry is in trouble."""
+
+_NO_SUCH_METHOD = 405
+
+_TOLD = 32
+"""Beside the variants' bits: what a tag means of which the manifest is still to be fetched."""
 
 
 @frozen
@@ -49,8 +58,8 @@ class Freshness:
         self._manifests = manifests
         self._clock = clock
         self._limit = limit
-        self._gets: SingleFlight[_Key, ServedManifest] = SingleFlight()
-        self._heads: SingleFlight[_Key, ManifestHead] = SingleFlight()
+        self._gets: SingleFlight[_Key, ServedManifest] = SingleFlight(clock)
+        self._heads: SingleFlight[_Key, ManifestHead | None] = SingleFlight(clock)
 
     async def get(
         self,
@@ -79,9 +88,10 @@ class Freshness:
         """
         key = (upstream.name, repository, tag, variant)
         known = self._index.tag(*key)
+        if known is not None and not self._is_fresh(known, rules):
+            known = self._latest(key, known)
         if known is not None:
-            age = self._clock.seconds() - known.verified
-            if 0 <= age < rules.tag_ttl:
+            if self._is_fresh(known, rules):
                 fresh = await self._manifests.local(
                     upstream.name, repository, known.digest, Outcome.HIT
                 )
@@ -106,6 +116,21 @@ class Freshness:
                     )
         return await self._fetched(upstream, key, deadline, head=head)
 
+    def _is_fresh(self, known: Tag, rules: FreshnessRules) -> bool:
+        return 0 <= self._clock.seconds() - known.verified < rules.tag_ttl
+
+    def _latest(self, key: _Key, known: Tag) -> Tag:
+        """What a HEAD told since, if that manifest has been fetched by its digest meanwhile."""
+        registry, repository, _, _ = key
+        told = self._index.tag(*_told(key))
+        if (
+            told is None
+            or told.verified <= known.verified
+            or not self._manifests.holds(registry, repository, told.digest)
+        ):
+            return known
+        return told
+
     async def _revalidated(
         self,
         upstream: Upstream,
@@ -124,14 +149,15 @@ class Freshness:
         patience = deadline.earlier(rules.revalidate) if usable else deadline
         try:
             now = await self._head(upstream, key, patience)
-            if now.digest == known.digest:
+            if now is not None and now.digest == known.digest:
                 return evolve(stored, outcome=Outcome.REVALIDATED)
-            if head:
-                return self._told(key, now)
+            if head and now is not None:
+                return _head_of(now)
             return await self._fetched(upstream, key, patience, head=False)
         except RegistryError as error:
-            if not cannot_be_asked(error):
+            if error.status in _NOT_THERE:
                 self._index.drop_tag(*key)
+                self._index.drop_tag(*_told(key))
                 raise
             if not usable:
                 raise
@@ -142,7 +168,9 @@ class Freshness:
         self, upstream: Upstream, key: _Key, deadline: Deadline, *, head: bool
     ) -> ServedManifest:
         if head:
-            return self._told(key, await self._head(upstream, key, deadline))
+            now = await self._head(upstream, key, deadline)
+            if now is not None:
+                return _head_of(now)
         joined = key in self._gets
         flight = self._gets.call(key, lambda: self._ask_body(upstream, key))
         served = await deadline.bound(flight, upstream.name)
@@ -150,31 +178,44 @@ class Freshness:
             return evolve(served, outcome=Outcome.JOIN)
         return served
 
-    async def _head(self, upstream: Upstream, key: _Key, deadline: Deadline) -> ManifestHead:
+    async def _head(self, upstream: Upstream, key: _Key, deadline: Deadline) -> ManifestHead | None:
+        """What the registry tells of the tag, None if it knows no HEAD."""
         flight = self._heads.call(key, lambda: self._ask_head(upstream, key))
         return await deadline.bound(flight, upstream.name)
 
-    async def _ask_head(self, upstream: Upstream, key: _Key) -> ManifestHead:
+    async def _ask_head(self, upstream: Upstream, key: _Key) -> ManifestHead | None:
         _, repository, tag, variant = key
         deadline = Deadline.after(self._clock, upstream.headers_timeout)
         try:
             now = await upstream.head_manifest(repository, tag, accept_header(variant), deadline)
         except RegistryError as error:
-            if not cannot_be_asked(error):
+            if error.status == _NO_SUCH_METHOD:
+                return None
+            if error.status in _NOT_THERE:
                 self._answered(upstream)
             raise
         self._answered(upstream)
-        known = self._index.tag(*key)
-        # A manifest that is still to be fetched must not take the place of one that is stored.
-        if known is not None and known.digest == now.digest:
-            self._index.put_tag(*key, known.digest)
+        if now.digest is not None:
+            self._remember(key, now.digest)
         return now
 
-    def _told(self, key: _Key, now: ManifestHead) -> ServedManifest:
-        """The answer to a client's HEAD; the client comes back for the digest that it is told."""
-        if now.digest is not None:
-            self._index.put_tag(*key, now.digest)
-        return ServedManifest(now.digest, now.media_type, now.size, None, Outcome.MISS)
+    def _remember(self, key: _Key, digest: Digest) -> None:
+        """Upstream says that the tag means *digest*.
+
+        A manifest that is still to be fetched does not take the place of one that is stored: if
+        upstream goes down now, that is what there is. The client comes back for the digest.
+        """
+        registry, repository, _, _ = key
+        known = self._index.tag(*key)
+        if (
+            known is None
+            or known.digest == digest
+            or self._manifests.holds(registry, repository, digest)
+            or not self._manifests.holds(registry, repository, known.digest)
+        ):
+            self._index.put_tag(*key, digest)
+        else:
+            self._index.put_tag(*_told(key), digest)
 
     async def _ask_body(self, upstream: Upstream, key: _Key) -> ServedManifest:
         registry, repository, tag, variant = key
@@ -182,7 +223,7 @@ class Freshness:
         body = await upstream.get_manifest(
             repository, tag, accept_header(variant), self._limit, deadline
         )
-        served = self._manifests.keep(registry, repository, body, None)
+        served = await self._manifests.keep(registry, repository, body, None)
         self._answered(upstream)
         if served.outcome is Outcome.MISS and served.digest is not None:
             self._index.put_tag(*key, served.digest)
@@ -199,3 +240,13 @@ class Freshness:
     def _answered(self, upstream: Upstream) -> None:
         if upstream.circuit.answered():
             _log.info("{registry} answers again", registry=upstream.name)
+
+
+def _told(key: _Key) -> _Key:
+    registry, repository, tag, variant = key
+    return registry, repository, tag, variant | _TOLD
+
+
+def _head_of(now: ManifestHead) -> ServedManifest:
+    """The answer to a client's HEAD."""
+    return ServedManifest(now.digest, now.media_type, now.size, None, Outcome.MISS)

@@ -60,6 +60,7 @@ _DROP_BLOB = "DELETE FROM blobs WHERE digest = ?"
 _USE_BLOB = "UPDATE blobs SET used = ? WHERE digest = ?"
 _PUT_LINK = "INSERT OR IGNORE INTO links VALUES (?, ?, ?)"
 
+_NO_MEDIA_TYPE: tuple[str | None] = (None,)
 _BUSY_SECONDS = 5.0
 _USE_SECONDS = 30.0
 
@@ -108,7 +109,7 @@ class Index:
         self._worker = worker
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
-        self._queue: list[tuple[str, _Row]] = []
+        self._queue: list[tuple[str, Sequence[_Row]]] = []
         self._pending: dict[Hashable, Any] = {}
         self._writing: Deferred[None] | None = None
         self._used: dict[str, float] = {}
@@ -237,10 +238,23 @@ class Index:
         """*digest* is no longer stored."""
         self._put(("blob", str(digest)), None, _DROP_BLOB, (str(digest),))
 
-    def put_links(self, manifest: Digest, links: Sequence[tuple[Digest, int]]) -> None:
-        """*manifest* needs these digests, given with their sizes in bytes."""
-        for digest, size in links:
-            self._queue.append((_PUT_LINK, (str(manifest), str(digest), size)))
+    def put_references(
+        self, registry: str, repository: str, manifest: Digest, links: Sequence[tuple[str, int]]
+    ) -> None:
+        """*manifest* needs these digests, given with their sizes in bytes; *repository* has them.
+
+        One statement for all of them: there may be thousands.
+        """
+        if not links:
+            return
+        for digest, _ in links:
+            # What is pending already says no less.
+            self._pending.setdefault(("holding", registry, repository, digest), _NO_MEDIA_TYPE)
+        name = str(manifest)
+        self._queue.append(
+            (_PUT_HOLDING, [(registry, repository, digest, None) for digest, _ in links])
+        )
+        self._queue.append((_PUT_LINK, [(name, digest, size) for digest, size in links]))
         self._start()
 
     def use(self, digest: Digest) -> None:
@@ -273,12 +287,14 @@ class Index:
 
     def _put(self, key: Hashable, value: Any, statement: str, row: _Row) -> None:
         self._pending[key] = value
-        self._queue.append((statement, row))
+        self._queue.append((statement, [row]))
         self._start()
 
     def _flush_uses(self) -> None:
         self._use_call = None
-        self._queue.extend((_USE_BLOB, (when, digest)) for digest, when in self._used.items())
+        if self._used:
+            uses = [(when, digest) for digest, when in self._used.items()]
+            self._queue.append((_USE_BLOB, uses))
         self._used = {}
         self._start()
 
@@ -318,10 +334,10 @@ class Index:
             _log.error("index: {error}; the cache is colder until it works again", error=error)
 
 
-def _write(connection: sqlite3.Connection, batch: Sequence[tuple[str, _Row]]) -> None:
+def _write(connection: sqlite3.Connection, batch: Sequence[tuple[str, Sequence[_Row]]]) -> None:
     """Commits a batch, all or nothing. Blocks."""
     # The context commits, and rolls back what it cannot commit.
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement, row in batch:
-            connection.execute(statement, row)
+        for statement, rows in batch:
+            connection.executemany(statement, rows)

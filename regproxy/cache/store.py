@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from twisted.logger import Logger
+
 from regproxy.cache.content import OpenFile, StoredBlob
 from regproxy.cache.part_map import PartMap, PartMapView, PartState, Progress
 from regproxy.model.digest import Digest, Hasher
@@ -17,6 +19,8 @@ from regproxy.model.digest import Digest, Hasher
 _BLOB_MODE = 0o640
 _IOV_MAX = 512
 _MAP_SUFFIX = ".map"
+
+_log = Logger()
 
 
 class Part:
@@ -78,24 +82,8 @@ class Part:
         return total
 
     def hash_into(self, hasher: Hasher, start: int, stop: int, buffer: bytearray) -> None:
-        """Takes the bytes from *start* to *stop* into *hasher*.
-
-        Args:
-            hasher: Holds the hash of all bytes before *start*.
-            start: First byte.
-            stop: Behind the last byte; all of it has been written.
-            buffer: Scratch memory for the reads.
-
-        Raises:
-            OSError: The file cannot be read.
-        """
-        view = memoryview(buffer)
-        while start < stop:
-            count = os.preadv(self.file.descriptor, [view[: min(len(buffer), stop - start)]], start)
-            if count == 0:
-                raise OSError(errno.EIO, "the part is shorter than what was written to it")
-            hasher.update(view[:count])
-            start += count
+        """Takes the bytes from *start* to *stop* into *hasher* (see `hash_file`)."""
+        hash_file(self.file.descriptor, hasher, start, stop, buffer)
 
     def commit(self) -> None:
         """Makes the verified part a blob: fsync, rename, fsync of both directories.
@@ -170,6 +158,7 @@ class Store:
         """
         self._blobs = directory / "blobs"
         self._parts = directory / "parts"
+        self._in_trouble = False
 
     def prepare(self) -> int:
         """Makes the directories and removes parts that no process is writing.
@@ -184,10 +173,15 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         removed = 0
         for name in os.listdir(self._parts):
-            # Another process may be writing it, or starting too and removing it first.
-            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            try:
                 _remove_abandoned(self._parts / name)
-                removed += not name.endswith(_MAP_SUFFIX)
+            except (BlockingIOError, FileNotFoundError):
+                # Another process is writing it, or is starting too and removed it first.
+                continue
+            except OSError as error:
+                _log.warn("cache: {error}; left where it is", error=error)
+                continue
+            removed += not name.endswith(_MAP_SUFFIX)
         return removed
 
     def path(self, digest: Digest) -> Path:
@@ -197,7 +191,8 @@ class Store:
     def open(self, digest: Digest, size: int | None = None) -> StoredBlob | None:
         """A stored blob, or None when it is not here.
 
-        Only the file's metadata is touched, so this is called in the reactor's thread.
+        Only the file's metadata is touched, so this is called in the reactor's thread. A file that
+        is there and cannot be opened is logged, once until one can be again.
 
         Args:
             digest: Which blob.
@@ -205,8 +200,16 @@ class Store:
         """
         try:
             descriptor = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            if not self._in_trouble:
+                self._in_trouble = True
+                _log.error("cache: stored blobs cannot be opened: {error}", error=error)
+            return None
+        if self._in_trouble:
+            self._in_trouble = False
+            _log.info("cache: stored blobs can be opened again")
         actual = os.fstat(descriptor).st_size
         if size is not None and size != actual:
             os.close(descriptor)
@@ -297,6 +300,28 @@ class Store:
         """Takes a file that is not what its name says out of the way. Blocks."""
         with contextlib.suppress(OSError):
             self.path(digest).unlink()
+
+
+def hash_file(descriptor: int, hasher: Hasher, start: int, stop: int, buffer: bytearray) -> None:
+    """Takes the bytes of a file from *start* to *stop* into *hasher*. Blocks.
+
+    Args:
+        descriptor: The file.
+        hasher: Holds the hash of all bytes before *start*.
+        start: First byte.
+        stop: Behind the last byte; all of it has been written.
+        buffer: Scratch memory for the reads.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    view = memoryview(buffer)
+    while start < stop:
+        count = os.preadv(descriptor, [view[: min(len(buffer), stop - start)]], start)
+        if count == 0:
+            raise OSError(errno.EIO, "the part is shorter than what was written to it")
+        hasher.update(view[:count])
+        start += count
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -215,6 +215,17 @@ class MismatchTests(FillCase):
         self.failureResultOf(self.running, DigestMismatch)
         self.nothing_kept()
 
+    def test_nothing_announced(self) -> None:
+        """An empty answer for another digest than that of nothing is told before it starts."""
+        for algorithm in ("sha256", "sha512"):
+            waiting = self.start(Digest.of(DATA, algorithm)).started()
+            body = self.source.answer(0)
+            body.end()
+            self.work()
+            self.failureResultOf(waiting, DigestMismatch)
+            self.failureResultOf(self.running, DigestMismatch)
+            self.nothing_kept()
+
     def test_announced_too_few(self) -> None:
         """A length that is too small is what the blob is judged by."""
         self.start()

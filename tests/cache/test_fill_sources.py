@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regproxy.cache import fill
 from regproxy.cache.content import ContentFailed
 from regproxy.cache.fill import DigestMismatch
 from regproxy.model.errors import blob_unknown, denied, upstream_failed
@@ -19,11 +20,11 @@ class ResumeTests(FillCase):
         self.start()
         body = self.source.answer(SIZE)
         reader = self.reader()
-        for stop in (1000, 3000):
+        for stop, seconds in ((1000, 0.5), (3000, 1)):
             body.send(DATA[self.source.asked[-1] : stop])
             body.cut()
             self.assertEqual(self.source.held, 0)
-            self.clock.advance(0.5)
+            self.clock.advance(seconds)
             self.work()
             self.assertEqual(self.source.asked[-1], stop)
             body = self.source.answer(SIZE - stop)
@@ -104,20 +105,39 @@ class ResumeTests(FillCase):
         self.nothing_kept()
 
     def test_progress(self) -> None:
-        """As long as each attempt brings a byte there is no end to them."""
+        """As long as the attempts bring enough bytes, together or each, there is no end to them."""
+        self.patch(fill, "_PROGRESS", 20)
         self.start()
         self.source.answer(SIZE).cut()
-        for at in range(30):
-            self.clock.advance(0.5)
+        for at in range(0, 300, 10):
+            self.clock.advance(1)
             body = self.source.answer(SIZE - at)
-            body.send(DATA[at : at + 1])
+            body.send(DATA[at : at + 10])
             body.cut()
-        self.clock.advance(0.5)
-        body = self.source.answer(SIZE - 30)
-        body.send(DATA[30:])
+        self.clock.advance(1)
+        body = self.source.answer(SIZE - 300)
+        body.send(DATA[300:])
         body.end()
         self.work()
         self.successResultOf(self.running)
+
+    def test_too_little_progress(self) -> None:
+        """A source that sends a byte at a time does not hold a fill forever."""
+        self.start()
+        body = self.source.answer(SIZE)
+        body.send(DATA[:1])
+        body.cut()
+        for _ in range(400):
+            self.clock.advance(0.25)
+            while self.source.waiting:
+                at = self.source.asked[-1]
+                body = self.source.answer(SIZE - at)
+                body.send(DATA[at : at + 1])
+                body.cut()
+            self.work()
+        self.failureResultOf(self.running, ContentFailed)
+        self.assertEqual(self.source.asked, [0, 1, 2, 3, 4, 5])
+        self.nothing_kept()
 
     def test_refused_resume(self) -> None:
         """A source that refuses the rest is asked again a few times."""

@@ -10,7 +10,7 @@ from regproxy.cache.fill import DigestMismatch, Fill, StoreTrouble
 from regproxy.cache.fills import PATIENCE, Fills, RegistrySource
 from regproxy.model.digest import Digest
 from regproxy.model.errors import RegistryError
-from regproxy.testing import Fault, Framing
+from regproxy.testing import Fault, Framing, HeldWorker
 from tests.cache.case import DATA, DIGEST, FaultyWorker
 from tests.cache.filling import Reader
 from tests.cache.upstreams import ORIGIN, REPOSITORY, RegistryCase
@@ -299,6 +299,33 @@ class MismatchTests(FillsCase):
         for request in self.agent.requests[before:]:
             self.assertIn(OTHER, request.url)
 
+    def test_joiner_after_the_verdict(self) -> None:
+        """While a failed fill puts its part away, who comes starts another that waits for it."""
+        held = HeldWorker()
+        self.fills = Fills(self.store, self.clock, held, self.hashing, 60.0, lambda *_: None)
+        first = self.join()
+        for _ in range(100):
+            if first.failed:
+                break
+            if held.held:
+                held.run_next()
+            self.clock.advance(0.05)
+        self.assertEqual(len(self.parts()), 2)
+        reader = Reader(first)
+        self.assertIsNotNone(reader.failure)
+        self.assertFalse(self.fills.running(DIGEST))
+        self.agent.heal()
+        second, third = self.join(), self.join(first=False)
+        self.assertIs(second, third)
+        self.pass_time()
+        self.assertEqual(self.agent.count("GET"), 1)
+        for _ in range(10):
+            held.run_all()
+            self.pass_time(0.1)
+        for each in (second, third):
+            self.assertTrue(Reader(each).ended)
+        self.assertEqual((len(self.fills), self.agent.count("GET")), (0, 2))
+
     def test_logged(self) -> None:
         """The log has both digests and who sent the wrong one."""
         with capturedLogs() as events:
@@ -329,6 +356,16 @@ class TroubleTests(FillsCase):
             self.assertEqual(self.agent.connections, 0)
         self.disk.broken = self.hashing.broken = set()
         self.assertTrue(self.pull().ended)
+
+    def test_commits_apart(self) -> None:
+        """What waits for fsync is in nobody's way."""
+        commits = FaultyWorker()
+        self.fills = Fills(
+            self.store, self.clock, self.disk, self.hashing, 60.0, lambda *_: None, commits
+        )
+        self.assertTrue(self.pull().ended)
+        self.assertEqual(commits.ran, ["commit"])
+        self.assertNotIn("commit", self.disk.ran)
 
     def test_bug(self) -> None:
         """A fill that breaks for no known reason fails its readers and says so."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from hashlib import sha256
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -178,14 +179,15 @@ class FollowingTests(StoreCase):
         self.assertEqual(second.available(0), SIZE)
 
     def test_given_up_later(self) -> None:
-        """One that comes to nothing later sends the readers here past the cache, from byte 0."""
+        """One that comes to nothing later sends the readers here past the cache, from there on."""
         second, following = self.followed()
         self.source.answer(SIZE).send(DATA[:1000])
         self.look()
         reader = Reader(second.attach())
         self.first_gives_up()
         error = self.failureResultOf(following, StoreTrouble).value
-        self.assertEqual((error.front, error.size), (0, SIZE))
+        self.assertEqual((error.front, error.size), (1000, SIZE))
+        self.assertEqual(error.hasher.hexdigest(), sha256(DATA[:1000]).hexdigest())
         assert reader.failure is not None
         reader.failure.trap(StoreTrouble)
         self.assertEqual(reader.data, DATA[:1000])

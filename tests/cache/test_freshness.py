@@ -262,7 +262,7 @@ class StoredTests(FreshnessCase):
 
     def test_not_asked(self) -> None:
         """Whatever else upstream does, the stored manifest is served."""
-        faults = [DOWN, Fault(status=500), Fault(status=503), Fault(status=429)]
+        faults = [DOWN, *(Fault(status=status) for status in (400, 408, 429, 500, 503))]
         faults.append(Fault(cut_at=-1))
         self.clock.advance(TTL)
         for fault in faults:

@@ -76,6 +76,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.fault = ""
         self.known: Digest | None = None
         self.verified = 0.0
+        self.told: tuple[Digest, float] | None = None
         self.kept: set[Digest] = set()
         self.retry_at = 0.0
         self.methods: list[str] | None = None
@@ -88,7 +89,7 @@ class FreshnessMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         """Nothing is in memory any more, except that upstream was in trouble."""
-        manifests = Manifests(
+        self.manifests = Manifests(
             self.store,
             self.index,
             self.clock,
@@ -96,7 +97,7 @@ class FreshnessMachine(RuleBasedStateMachine):
             FileReader(ImmediateWorker()),
             LIMIT,
         )
-        self.freshness = Freshness(self.index, manifests, self.clock, LIMIT)
+        self.freshness = Freshness(self.index, self.manifests, self.clock, LIMIT)
 
     @rule(digest=st.sampled_from(DIGESTS))
     def push(self, digest: Digest) -> None:
@@ -117,6 +118,18 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.heal()
         self.agent.script(FAULTS[fault], times=None)
         self.fault = fault
+
+    @rule(digest=st.sampled_from(DIGESTS))
+    def fetch(self, digest: Digest) -> None:
+        """A client comes for a digest."""
+        question = self.manifests.get(
+            self.upstream, REPOSITORY, digest, Deadline.after(self.clock, 20.0)
+        )
+        results: list[object] = []
+        Deferred.fromCoroutine(question).addBoth(results.append)
+        self.clock.advance(25.0 if self.fault == "silent" else 0.0)
+        if isinstance(results[0], ServedManifest):
+            self.kept.add(digest)
 
     @rule()
     def heal(self) -> None:
@@ -175,6 +188,9 @@ class FreshnessMachine(RuleBasedStateMachine):
 
     def answered(self, now: float, head: bool) -> object:
         """An outcome with a digest, or the status of an error."""
+        if self.told is not None and now - self.verified >= TTL and self.told[0] in self.kept:
+            self.known, self.verified = self.told
+            self.told = None
         stored = self.known is not None and self.known in self.kept
         age = now - self.verified
         if stored and age < TTL:
@@ -190,7 +206,7 @@ class FreshnessMachine(RuleBasedStateMachine):
             return self.answer(Outcome.STALE, [])
         failure = self.failure()
         if failure in {404, 401}:
-            self.known = None
+            self.known = self.told = None
             return failure
         if failure is not None:
             if not usable:
@@ -199,7 +215,7 @@ class FreshnessMachine(RuleBasedStateMachine):
             return self.answer(Outcome.STALE, ["HEAD"])
         self.retry_at = 0.0
         if self.there == self.known:
-            self.verified = now
+            self.verified, self.told = now, None
             return self.answer(Outcome.REVALIDATED, ["HEAD"])
         return self.learn(now, head)
 
@@ -213,11 +229,14 @@ class FreshnessMachine(RuleBasedStateMachine):
 
     def learn(self, now: float, head: bool) -> object:
         """Upstream says what the tag means, and sends it unless its head is wanted."""
-        self.known, self.verified = self.there, now
-        assert self.known is not None
+        assert self.there is not None
         if not head:
-            self.kept.add(self.known)
-        return Outcome.MISS, self.known
+            self.kept.add(self.there)
+        if self.known in self.kept and self.there not in self.kept:
+            self.told = self.there, now
+        else:
+            self.known, self.verified, self.told = self.there, now, None
+        return Outcome.MISS, self.there
 
     def failure(self) -> int | None:
         """The status that a question to upstream comes to, None if it is answered."""

@@ -173,10 +173,19 @@ class AnswersTests(IndexCase):
 
     def test_links(self) -> None:
         """A manifest's blobs are noted, each once."""
-        self.index.put_links(D1, [(D2, 5), (D2, 5)])
-        self.index.put_links(D1, [(D2, 5)])
+        self.index.put_references(*REPOSITORY, D1, [(str(D2), 5), (str(D2), 5)])
+        self.index.put_references(*REPOSITORY, D1, [(str(D2), 5)])
+        self.index.put_references(*REPOSITORY, D1, [])
         self.held.run_all()
         self.assertEqual(self.rows("SELECT digest FROM links"), [str(D2)])
+
+    def test_references(self) -> None:
+        """What a manifest needs is held by its repository, and stays what it was known to be."""
+        self.index.put_holding(*REPOSITORY, D1, "a/b")
+        self.index.put_references(*REPOSITORY, D1, [(str(D1), 1), (str(D2), 2)])
+        for _ in self.stages():
+            self.assertEqual(self.index.holding(*REPOSITORY, D1), Holding("a/b", None))
+            self.assertEqual(self.index.holding(*REPOSITORY, D2), Holding(None, None))
 
     def test_batches(self) -> None:
         """What is said while a batch is written goes into one batch after it."""
@@ -239,7 +248,7 @@ class TroubleTests(IndexCase):
         """A batch is written whole or not at all, and the next one is not touched by it."""
         self.other().execute("DROP TABLE links")
         self.index.put_blob(D2, 1)
-        self.index.put_links(D1, [(D2, 1)])
+        self.index.put_references(*REPOSITORY, D1, [(str(D2), 1)])
         self.index.put_holding(*REPOSITORY, D1)
         self.held.run_all()
         self.assertEqual(self.rows("SELECT size FROM blobs"), [1])

@@ -13,6 +13,7 @@ from regproxy.model.mediatypes import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from regproxy.model.outcome import Outcome
 from regproxy.testing import Fault
 from regproxy.upstream.client import Upstream
+from tests.cache.case import FaultyWorker
 from tests.cache.upstreams import NAME, ORIGIN, REPOSITORY, RegistryCase, image, index_of
 
 DATA = image(b"layer")
@@ -232,6 +233,37 @@ class TroubleTests(ManifestsCase):
             self.restart()
             self.assertEqual(self.get().data, DATA)
             self.assertEqual(self.stored(DIGEST), DATA)
+
+    def test_larger_than_the_limit(self) -> None:
+        """What was kept under a larger limit stays, though it is not read under this one."""
+        self.get()
+        self.manifests = self.new_manifests(limit=len(DATA) - 1)
+        self.error(self.ask(), 502)
+        self.assertEqual(self.stored(DIGEST), DATA)
+        self.restart()
+        self.assertEqual(self.get().outcome, Outcome.HIT)
+
+    def test_commits_apart(self) -> None:
+        """What waits for fsync is in nobody's way."""
+        commits = FaultyWorker()
+        self.manifests = self.new_manifests(commits=commits)
+        self.get()
+        self.assertEqual((commits.ran, self.disk.ran), (["put"], []))
+
+    def test_large(self) -> None:
+        """A large manifest is hashed and parsed in a thread, and so it is when it is read back."""
+        large = image(b"layer", annotations={"a": "x" * 65536})
+        digest = self.agent.add_manifest(ORIGIN, REPOSITORY, large, OCI_MANIFEST)
+        hashing = FaultyWorker()
+        self.manifests = self.new_manifests(hashing=hashing)
+        self.get()
+        self.assertEqual(hashing.ran, [])
+        for _ in range(2):
+            self.assertEqual(self.get(digest).data, large)
+        self.assertEqual(hashing.ran, ["of", "parse_references"])
+        self.manifests = self.new_manifests(hashing=hashing)
+        self.assertEqual(self.get(digest).outcome, Outcome.HIT)
+        self.assertEqual(hashing.ran, ["of", "parse_references", "of"])
 
     def test_gone_from_disk(self) -> None:
         """A manifest that was evicted is fetched again."""

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Sequence
 from unittest.mock import patch
 
+from twisted.logger import capturedLogs
+
 from regproxy.cache.part_map import PartTaken
 from regproxy.cache.store import Store
 from regproxy.model.digest import Digest
@@ -52,6 +54,16 @@ class PrepareTests(StoreCase):
 
         with patch("os.open", slower):
             self.assertEqual(Store(self.directory).prepare(), 0)
+
+    def test_strays(self) -> None:
+        """What cannot be removed is left, is said, and does not keep the service from starting."""
+        parts = self.directory / "parts"
+        (parts / "directory").mkdir()
+        (parts / "sha256-left-over").write_bytes(b"x")
+        with capturedLogs() as events:
+            self.assertEqual(Store(self.directory).prepare(), 1)
+        self.assertEqual(self.parts(), ["directory"])
+        self.assertEqual([event["log_level"].name for event in events], ["warn"])
 
     def test_unusable(self) -> None:
         """A directory that cannot be made fails the start."""
@@ -190,6 +202,19 @@ class BlobTests(StoreCase):
         """What is not there is a miss."""
         self.assertIsNone(self.store.open(DIGEST))
         self.assertFalse(self.store.holds(DIGEST))
+
+    def test_cannot_be_opened(self) -> None:
+        """A blob that is there and cannot be opened is a miss that is said, once an episode."""
+        self.store.put(DIGEST, DATA)
+        with capturedLogs() as events:
+            self.assertIsNone(self.store.open(SHA512))
+            for number in (errno.EMFILE, errno.EACCES, errno.EIO):
+                with patch("os.open", side_effect=OSError(number, os.strerror(number))):
+                    self.assertIsNone(self.store.open(DIGEST))
+            blob = self.store.open(DIGEST)
+        assert blob is not None
+        blob.close()
+        self.assertEqual([event["log_level"].name for event in events], ["error", "info"])
 
     def test_another_size(self) -> None:
         """A file of another size than is known is not the blob, and is not left open."""

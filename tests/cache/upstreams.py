@@ -101,10 +101,23 @@ class RegistryCase(StoreCase):
             headers_timeout=25.0,
         )
 
-    def new_manifests(self) -> Manifests:
+    def new_manifests(
+        self,
+        *,
+        limit: int = LIMIT,
+        commits: FaultyWorker | None = None,
+        hashing: FaultyWorker | None = None,
+    ) -> Manifests:
         """As after a restart: nothing in memory."""
         return Manifests(
-            self.store, self.index, self.clock, self.disk, FileReader(HeldWorker()), LIMIT
+            self.store,
+            self.index,
+            self.clock,
+            self.disk,
+            FileReader(HeldWorker()),
+            limit,
+            commits=commits,
+            hashing=hashing,
         )
 
     def deadline(self, seconds: float = 25.0) -> Deadline:
