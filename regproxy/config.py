@@ -173,7 +173,8 @@ class Timeouts:
         default=10.0,
         metadata={
             **_DEADLINE,
-            "help": "To connect to an upstream, name look-up and TLS included.",
+            "help": "For each attempt to connect to an address of an upstream; `headers` bounds "
+            "name look-up and TLS.",
         },
     )
     headers: float = field(

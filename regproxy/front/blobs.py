@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from attrs import define, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from regproxy.access.grants import Grant, Grants
 from regproxy.cache.content import Content, ContentFailed
@@ -20,7 +22,10 @@ from regproxy.model.outcome import Outcome
 from regproxy.model.ranges import ByteRange, content_range, parse_range
 from regproxy.model.route import Blob, Route
 from regproxy.upstream.client import Upstream
+from regproxy.upstream.exchange import Answer
 from regproxy.upstream.transfer import TransferCut
+
+_log = Logger()
 
 _AHEAD = 64 * 1024 * 1024
 """A range that starts further than this past a fill's front is fetched by itself."""
@@ -93,21 +98,19 @@ class BlobAnswers:
                 # Somebody else's source has opened: it proves nothing about this repository.
                 await self.grants.prove(upstream, repository, digest, deadline)
             client.check_here()
-            ahead = self._far_ahead(client, fill)
-            if ahead is None:
-                await self._deliver(client, fill, Outcome.MISS if is_first else Outcome.JOIN)
-                return
-            relay = _Detour(self, client, upstream, repository, digest)
-            await relay.send_range(ahead, fill, deadline)
+            if self.far_ahead(client, fill) is not None:
+                detour = _Detour(self, client, source, digest)
+                if await detour.send_range(fill, deadline):
+                    return
+            await self._deliver(client, fill, Outcome.MISS if is_first else Outcome.JOIN)
         except StoreTrouble as trouble:
-            relay = _Detour(self, client, upstream, repository, digest)
-            await relay.go_on(trouble)
+            await _Detour(self, client, source, digest).go_on(trouble)
         finally:
             fill.close()
 
-    def _far_ahead(self, client: Client, fill: Fill) -> ByteRange | None:
+    def far_ahead(self, client: Client, fill: Fill) -> ByteRange | None:
         """The range that is wanted long before the fill will be there, if it is such a one."""
-        if fill.size is None:
+        if fill.size is None or fill.verified or client.matches(f'"{fill.digest}"'):
             return None
         wanted = _wanted(client, fill.digest, fill.size)
         # The last byte is the fill's to release, whoever sends the others.
@@ -118,11 +121,7 @@ class BlobAnswers:
     async def _deliver(self, client: Client, content: Content, outcome: Outcome) -> None:
         client.check_here()
         size = content.size
-        etag = f'"{content.digest}"'
-        if client.matches(etag):
-            # RFC 9110 section 13.2.2: this condition comes before any range.
-            client.head(304, [("ETag", etag)], outcome)
-            client.finish()
+        if _not_modified(client, content.digest, outcome):
             return
         wanted = _wanted(client, content.digest, size) if size is not None else None
         _head(client, content.digest, size, wanted, outcome)
@@ -156,47 +155,88 @@ class _Detour:
 
     answers: BlobAnswers
     client: Client
-    upstream: Upstream
-    repository: str
+    source: RegistrySource
     digest: Digest
 
-    async def send_range(self, wanted: ByteRange, fill: Fill, deadline: Deadline) -> None:
-        """Sends a range that the fill will not reach soon by a request of its own."""
+    async def send_range(self, fill: Fill, deadline: Deadline) -> bool:
+        """Sends a range that the fill will not reach soon by a request of its own.
+
+        Returns:
+            Whether it was sent; if not, nothing was, and the fill has to deliver it.
+        """
         client, size = self.client, fill.size or 0
-        answer = await self.upstream.get_blob(self.repository, self.digest, wanted.start, deadline)
-        client.check_here(answer)
-        _head(client, self.digest, size, wanted, Outcome.RELAY)
-        client.begin()
-        stop = min(wanted.stop, size - 1)
-        await self._relay(
-            Relay(
-                answer,
-                client.request,
-                self.answers.deliveries.clock,
-                silence=self.answers.silence,
-                stall=self.answers.deliveries.stall,
-                offset=wanted.start,
-                window=(wanted.start, stop),
-            )
-        )
+        try:
+            await self._enter(deadline)
+        except RegistryError:
+            return False
+        try:
+            client.check_here()
+            # The fill has gone on while this waited for its place.
+            wanted = self.answers.far_ahead(client, fill)
+            if wanted is None:
+                return False
+            stop = min(wanted.stop, size - 1)
+            answer = await self._range(wanted.start, stop, deadline)
+            if answer is None:
+                return False
+            client.check_here(answer)
+            _head(client, self.digest, size, wanted, Outcome.RELAY)
+            client.begin()
+            relay = self._relay(answer, wanted.start, (wanted.start, stop), None)
+            await self._deliver(relay)
+        finally:
+            self.source.leave()
+        if relay.sent < stop - wanted.start:
+            raise ContentFailed(f"{self.source.name}: a range ended early")
         if stop < wanted.stop:
             # What holds for every answer: the last byte comes when the digest is right.
             await self.answers.send(client, fill, stop, wanted.stop)
         client.finish()
+        return True
+
+    async def _range(self, start: int, stop: int, deadline: Deadline) -> Answer | None:
+        """Upstream's answer with a part of the blob, None when there is no such."""
+        upstream, repository = self.source.upstream, self.source.repository
+        try:
+            return await upstream.get_blob(repository, self.digest, start, deadline, stop=stop)
+        except RegistryError as error:
+            _log.warn(
+                "{digest}: a range comes with the fill: {why}",
+                digest=self.digest,
+                why=error.message,
+            )
+            return None
 
     async def go_on(self, trouble: StoreTrouble) -> None:
         """Sends what a fill could not, from its front on and with its hash."""
-        client = self.client
-        client.check_here()
-        deadline = Deadline.after(self.answers.deliveries.clock, self.upstream.headers_timeout)
+        self.client.check_here()
         if trouble.front == trouble.size:
             raise trouble
-        answer = await self.upstream.get_blob(self.repository, self.digest, trouble.front, deadline)
+        deadline = self.source.deadline()
+        await self._enter(deadline)
+        try:
+            await self._send_rest(trouble, deadline)
+        finally:
+            self.source.leave()
+
+    def _enter(self, deadline: Deadline) -> Deferred[None]:
+        return deadline.bound(self.source.enter(), f"{self.source.upstream.name}: queue")
+
+    async def _send_rest(self, trouble: StoreTrouble, deadline: Deadline) -> None:
+        client = self.client
+        client.check_here()
+        upstream, repository = self.source.upstream, self.source.repository
+        answer = await upstream.get_blob(
+            repository, self.digest, trouble.front, deadline, skip=True
+        )
         client.check_here(answer)
         size = trouble.size
         if size is None and answer.length is not None:
             size = trouble.front + answer.length
         begun = bool(client.request.startedWriting)
+        if not begun and _not_modified(client, self.digest, Outcome.RELAY):
+            answer.discard()
+            return
         wanted = None
         if size is not None and (not begun or client.request.code == 206):
             try:
@@ -212,27 +252,47 @@ class _Detour:
                 return
             client.begin()
         first = wanted.start if wanted is not None else 0
-        relay = Relay(
-            answer,
-            client.request,
-            self.answers.deliveries.clock,
-            silence=self.answers.silence,
-            stall=self.answers.deliveries.stall,
-            offset=trouble.front,
-            window=(first + client.entry.sent, wanted.stop if wanted is not None else size),
-            check=Check(self.digest, trouble.hasher.copy(), size),
-        )
+        window = (first + client.entry.sent, wanted.stop if wanted is not None else size)
+        check = Check(self.digest, trouble.hasher.copy(), size)
         client.entry.outcome = Outcome.RELAY.value
-        await self._relay(relay)
+        await self._deliver(self._relay(answer, trouble.front, window, check))
         client.finish()
 
-    async def _relay(self, relay: Relay) -> None:
+    def _relay(
+        self, answer: Answer, offset: int, window: tuple[int, int | None], check: Check | None
+    ) -> Relay:
+        deliveries = self.answers.deliveries
+        return Relay(
+            answer,
+            self.client.request,
+            deliveries.clock,
+            silence=self.answers.silence,
+            stall=deliveries.stall,
+            offset=offset,
+            window=window,
+            check=check,
+        )
+
+    async def _deliver(self, relay: Relay) -> None:
         try:
             await relay.deliver()
         except TransferCut as error:
-            raise ContentFailed(f"{self.upstream.name}: {error}") from error
+            raise ContentFailed(f"{self.source.upstream.name}: {error}") from error
         finally:
             self.client.entry.sent += relay.sent
+
+
+def _not_modified(client: Client, digest: Digest, outcome: Outcome) -> bool:
+    """Answers 304 if the client has the blob.
+
+    RFC 9110 section 13.2.2: this condition comes before any range.
+    """
+    etag = f'"{digest}"'
+    if not client.matches(etag):
+        return False
+    client.head(304, [("ETag", etag)], outcome)
+    client.finish()
+    return True
 
 
 def _wanted(client: Client, digest: Digest, size: int) -> ByteRange | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
@@ -51,7 +51,8 @@ class ManifestAnswers:
             deadline,
             head=client.is_head,
         )
-        _send(client, served)
+        # RFC 9110 section 12.5.5: another Accept may get another manifest.
+        _send(client, served, [("Vary", "Accept")])
 
     async def by_digest(
         self,
@@ -70,8 +71,8 @@ class ManifestAnswers:
         _send(client, served)
 
 
-def _send(client: Client, served: ServedManifest) -> None:
-    headers = [("Docker-Distribution-Api-Version", "registry/2.0")]
+def _send(client: Client, served: ServedManifest, headers: Sequence[tuple[str, str]] = ()) -> None:
+    headers = [("Docker-Distribution-Api-Version", "registry/2.0"), *headers]
     if served.digest is not None:
         digest = str(served.digest)
         headers += [("Docker-Content-Digest", digest), ("ETag", f'"{digest}"')]

@@ -11,7 +11,7 @@ from regproxy.front.client import Client
 from regproxy.front.naming import renames_body, rewrite_body, rewrite_link
 from regproxy.front.relaying import Check, Relay
 from regproxy.model.digest import Digest
-from regproxy.model.errors import blob_unknown, manifest_unknown
+from regproxy.model.errors import blob_unknown, manifest_unknown, upstream_failed
 from regproxy.model.outcome import Outcome
 from regproxy.model.ranges import parse_content_range
 from regproxy.model.route import Blob, Catalog, Manifest, ManifestByTag, Referrers, Route, TagList
@@ -99,6 +99,17 @@ class RelayAnswers:
     async def _stream(
         self, client: Client, route: Route, answer: Answer, headers: list[tuple[str, str]]
     ) -> None:
+        check = _check(route, answer)
+        if (
+            not client.is_head
+            and answer.status == 200
+            and answer.length == 0
+            and check is not None
+            and check.digest != Digest.of(b"", check.digest.algorithm)
+        ):
+            # The head alone would be a whole answer: there is no last byte to hold back.
+            answer.discard()
+            raise upstream_failed(f"{route.registry}: sent no bytes for {check.digest}")
         if not client.is_head and answer.length is not None and answer.status != 304:
             headers.append(("Content-Length", str(answer.length)))
         client.head(answer.status, headers, Outcome.RELAY)
@@ -113,7 +124,7 @@ class RelayAnswers:
             self.clock,
             silence=self.silence,
             stall=self.stall,
-            check=_check(route, answer),
+            check=check,
         )
         try:
             await relay.deliver()

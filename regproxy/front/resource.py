@@ -137,7 +137,11 @@ class RegistryResource(Resource):
             _log.failure("answering {path}", failure=failure, path=path[:300])
             client.refuse(_UNEXPECTED)
 
-    def _logged(self, _: object, client: Client) -> None:
+    def _logged(self, result: object, client: Client) -> None:
+        if isinstance(result, Failure):
+            path = client.target.partition("?")[0]
+            _log.failure("refusing {path}", failure=result, path=path[:300])
+            client.cut(_UNEXPECTED.message)
         self._access_log.add(client.described())
 
 

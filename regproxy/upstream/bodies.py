@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IProtocol, IPushProducer, IReactorTime, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -56,6 +56,32 @@ class _Collector(Protocol):
         # Only stopProducing closes a paused TLS connection at once.
         if self.transport is not None:
             cast(IPushProducer, self.transport).stopProducing()
+
+
+class Tail(Protocol):
+    """Hands on a body without its first bytes."""
+
+    def __init__(self, protocol: IProtocol, skip: int) -> None:
+        """Args:
+        protocol: Takes the rest; while bytes are left out it gets empty pieces, for life signs.
+        skip: How many bytes are left out.
+        """
+        self._protocol = protocol
+        self._skip = skip
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """See IProtocol."""
+        self._protocol.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """See IProtocol."""
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        self._protocol.dataReceived(data[skipped:])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See IProtocol."""
+        self._protocol.connectionLost(reason)
 
 
 async def read_body(response: IResponse, limit: int, deadline: Deadline, name: str) -> bytes:

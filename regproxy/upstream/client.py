@@ -145,32 +145,46 @@ class Upstream:
         return _size_of(answer)
 
     async def get_blob(
-        self, repository: str, digest: Digest, start: int, deadline: Deadline
+        self,
+        repository: str,
+        digest: Digest,
+        start: int,
+        deadline: Deadline,
+        *,
+        stop: int | None = None,
+        skip: bool = False,
     ) -> Answer:
         """A blob's bytes from *start* on; the answer's body waits to be delivered.
 
         Args:
             repository: Where to ask.
             digest: Which blob.
-            start: First byte wanted; 0 asks for the whole blob.
+            start: First byte wanted; 0 without *stop* asks for the whole blob.
             deadline: When the answer's headers must be there.
+            stop: Behind the last byte wanted; None for the blob's end.
+            skip: Whether the whole blob is accepted for its rest; `Answer.skip` then leaves out
+                what comes before *start*.
 
         Raises:
             RegistryError: What the registry refused, why it could not be asked, or 502 for an
                 answer that is not the part that was asked for.
         """
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        ranged = start > 0 or stop is not None
+        last = "" if stop is None else stop - 1
+        headers = {"Range": f"bytes={start}-{last}"} if ranged else {}
         path = f"/v2/{repository}/blobs/{digest}"
         answer = await self.request("GET", path, headers, repository, deadline)
-        await self._expect(answer, (206,) if start else (200,), blob_unknown, deadline)
-        if start:
-            try:
-                first, stop, total = parse_content_range(answer.header("Content-Range") or "")
-            except ValueError:
-                first, stop, total = -1, 0, None
-            if first != start or stop != total:
+        if ranged and answer.status == 200:
+            # RFC 9110 section 14.2: a server may ignore Range.
+            is_short = answer.length is not None and answer.length < start
+            if not skip or stop is not None or is_short:
                 answer.discard()
-                raise upstream_failed(f"{answer.host}: sent another range than was asked for")
+                raise upstream_failed(f"{answer.host}: sent the whole for a range")
+            return evolve(answer, skip=start)
+        await self._expect(answer, (206,) if ranged else (200,), blob_unknown, deadline)
+        if ranged and not _is_range(answer, start, stop):
+            answer.discard()
+            raise upstream_failed(f"{answer.host}: sent another range than was asked for")
         return answer
 
     async def relay(
@@ -256,16 +270,21 @@ class Upstream:
         authorization: str | None,
         deadline: Deadline,
     ) -> Answer:
-        """Sends a request and follows its redirects; a credential stays with its origin."""
+        """Sends a request and follows its redirects; a credential stays with its origin.
+
+        Behind another origin it is never sent again: the path back was chosen over there.
+        """
         here = url
+        elsewhere = False
         for _ in range(MAX_HOPS + 1):
             sent = dict(headers)
-            if authorization is not None and same_origin(here, url):
+            elsewhere = elsewhere or not same_origin(here, url)
+            if authorization is not None and not elsewhere:
                 sent["Authorization"] = authorization
             answer = await self._exchange.send(method, here, sent, deadline)
             location = answer.header("Location")
             if answer.status not in REDIRECTS or location is None:
-                return evolve(answer, elsewhere=not same_origin(here, url))
+                return evolve(answer, elsewhere=elsewhere)
             answer.discard()
             here = redirect_target(here, location)
         raise upstream_failed(f"{self.name}: more than {MAX_HOPS} redirects")
@@ -285,6 +304,17 @@ def _size_of(answer: Answer) -> int | None:
     """What Content-Length tells in an answer to HEAD, which has no body to measure."""
     length = answer.header("Content-Length") or ""
     return int(length) if length.isdecimal() and len(length) <= _SIZE_DIGITS else None
+
+
+def _is_range(answer: Answer, start: int, stop: int | None) -> bool:
+    """Whether a 206 has the bytes from *start* to *stop*, or to the blob's end for None."""
+    try:
+        first, behind, total = parse_content_range(answer.header("Content-Range") or "")
+    except ValueError:
+        return False
+    if first != start or behind != (total if stop is None else stop):
+        return False
+    return answer.length is None or answer.length == behind - start
 
 
 def _digest_of(answer: Answer) -> Digest | None:

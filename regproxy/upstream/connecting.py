@@ -14,6 +14,8 @@ from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnec
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from regproxy.upstream.headers import limit_headers
+
 _READ_SIZE = 1024 * 1024
 """Bytes read from a socket at once: with Twisted's 64 KiB a fill spends a third more time."""
 
@@ -73,14 +75,15 @@ class _Endpoint:
         # Two lines in the log for every connection tell nobody anything.
         quiet: Any = factory
         quiet.noisy = False
-        return self.wrapped.connect(quiet).addCallback(_read_more)
+        return self.wrapped.connect(limit_headers(quiet)).addCallback(_read_more)
 
 
-def _read_more(protocol: IProtocol) -> IProtocol:
-    transport: Any = getattr(protocol, "transport", None)
+def _read_more(limited: Any) -> IProtocol:
+    transport: Any = limited.transport
     while transport is not None:
         if hasattr(transport, "bufferSize"):
             transport.bufferSize = _READ_SIZE
         # TLS wraps the transport that has the socket.
         transport = getattr(transport, "transport", None)
+    protocol: IProtocol = limited.wrappedProtocol
     return protocol

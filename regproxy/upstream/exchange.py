@@ -25,7 +25,8 @@ from zope.interface import implementer
 from regproxy import __version__
 from regproxy.deadline import Deadline
 from regproxy.model.errors import RegistryError, upstream_failed
-from regproxy.upstream.bodies import discard_body, read_body
+from regproxy.upstream.bodies import Tail, discard_body, read_body
+from regproxy.upstream.headers import HeadersTooLarge
 
 _STAND_IN = "http://upstream.invalid/"
 _CONTENT_ENCODING = b"content-encoding"
@@ -74,13 +75,15 @@ class Answer:
         url: Where the answer came from; it may be signed, so it is never logged or passed on.
         response: The answer, its body not yet delivered.
         clock: Bounds the wait for a body that nobody wants.
-        elsewhere: Whether redirects led to another origin than the one that was asked.
+        elsewhere: Whether redirects led through another origin than the one that was asked.
+        skip: Bytes at the body's start that were not asked for; `deliver` leaves them out.
     """
 
     url: str
     response: IResponse
     clock: IReactorTime
     elsewhere: bool = False
+    skip: int = 0
 
     @property
     def status(self) -> int:
@@ -89,10 +92,10 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body as announced by ``Content-Length``, None when not announced."""
+        """Bytes to deliver as announced by ``Content-Length``, None when not announced."""
         if self.response.length is UNKNOWN_LENGTH:
             return None
-        return int(cast(int, self.response.length))
+        return int(cast(int, self.response.length)) - self.skip
 
     @property
     def host(self) -> str:
@@ -112,7 +115,7 @@ class Answer:
 
     def deliver(self, protocol: IProtocol) -> None:
         """Streams the body to *protocol*, whose transport can be paused and stopped."""
-        self.response.deliverBody(protocol)
+        self.response.deliverBody(Tail(protocol, self.skip) if self.skip else protocol)
 
     def discard(self) -> None:
         """Lets the body go."""
@@ -187,6 +190,8 @@ def _cause(error: BaseException) -> str:
         return f"name not found ({error})"
     if isinstance(error, TimeoutError):
         return "connecting timed out"
+    if isinstance(error, HeadersTooLarge):
+        return str(error)
     if isinstance(error, ConnectionClosed):
         return "the connection was lost before an answer came"
     if isinstance(error, VerificationError):

@@ -54,7 +54,8 @@ class Transfer(Protocol):
             return
         self._last = self._clock.seconds()
         try:
-            self._sink(data)
+            if data:
+                self._sink(data)
         except Exception:  # noqa: BLE001  # handed on through done
             self._end(Failure())
             self._producer.stopProducing()

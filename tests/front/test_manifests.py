@@ -53,6 +53,18 @@ class ManifestTests(ProxyCase):
             self.assertEqual(answer.header("ETag"), f'"{self.manifest}"')
             self.assertEqual(answer.header("Content-Length"), str(len(self.data)))
 
+    def test_vary(self) -> None:
+        """A tag may mean another manifest for another Accept, a digest may not."""
+        matching = {"If-None-Match": f'"{self.manifest}"'}
+        for answer in (
+            self.proxy.head(LATEST),
+            self.proxy.ask(LATEST),
+            self.proxy.ask(LATEST),
+            self.proxy.ask(LATEST, matching),
+        ):
+            self.assertEqual(answer.header("Vary"), "Accept")
+        self.assertIsNone(self.proxy.ask(self.by_digest).header("Vary"))
+
     def test_head_of_cold_tag(self) -> None:
         """HEAD of a cold tag is one HEAD upstream, which costs no quota, and stores nothing."""
         answer = self.proxy.head(LATEST)

@@ -77,6 +77,19 @@ class BodyTests(SynchronousTestCase):
         catalog = rewrite_body(b'{"repositories":["a/b",1,null]}', CATALOG)
         self.assertEqual(json.loads(catalog), {"repositories": ["quay.io/a/b", 1, None]})
 
+    def test_long(self) -> None:
+        """Beyond 1 MiB a list of tags still gets its name, and a catalog stays as it is."""
+        tags = [f"tag-{number}" for number in range(120_000)]
+        for name in ('"name" :"coreos/etcd"', '"name":"\\\\1"'):
+            body = json.dumps({"manifest": {"x": {"tag": ["name"]}}, "@": 0, "tags": tags})
+            body = body.replace('"@": 0', name)
+            said = json.loads(body)
+            if "etcd" in name:
+                said["name"] = "quay.io/coreos/etcd"
+            self.assertEqual(json.loads(rewrite_body(body.encode(), PREFIX)), said)
+        catalog = json.dumps({"repositories": tags}).encode()
+        self.assertIs(rewrite_body(catalog, CATALOG), catalog)
+
     def test_not_a_list(self) -> None:
         """What is no such list is passed on as it came."""
         for body in (b"", b"<html>", b"[]", b"\xff", b'{"name":1}', b"[" * 100_000):

@@ -97,6 +97,15 @@ class CredentialTests(ProxyCase):
         self.upstream.script(Fault(flip=5))
         self.assert_cut(self.proxy.ask(f"/v2/{ALPINE}/manifests/{manifest}", LOGIN))
 
+    def test_no_bytes(self) -> None:
+        """An empty answer for what is not empty is refused, before it looks whole."""
+        manifest, _ = self.proxy.add_manifest(b"layer")
+        for target in (self.blob, f"/v2/{ALPINE}/manifests/{manifest}"):
+            self.upstream.script(Fault(body=b""))
+            self.assert_error(self.proxy.ask(target, LOGIN), 502, "UNKNOWN")
+        empty = self.upstream.add_blob(HUB, ALPINE, b"")
+        self.assert_whole(self.proxy.ask(f"/v2/{ALPINE}/blobs/{empty}", LOGIN), b"")
+
     def test_cut(self) -> None:
         """A transfer cut upstream is cut for the client, which resumes by its own range."""
         for framing in (Framing.LENGTH, Framing.CHUNKED):

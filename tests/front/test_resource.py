@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from regproxy.front.client import Client
 from regproxy.testing import BEFORE_HEADERS, Fault
 from tests.front.proxy import ALPINE, CORP, DATA, HEADERS_TIMEOUT, QUAY, ProxyCase
 
@@ -219,3 +220,18 @@ class UpstreamTroubleTests(ProxyCase):
         message = self.assert_error(self.proxy.ask(self.blob), 500, "UNKNOWN")
         self.assertNotIn("secret", message)
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def test_bug_in_a_refusal(self) -> None:
+        """A bug on the way of an error is logged as well, and nobody waits for an answer."""
+
+        def broken(*_: object) -> None:
+            raise LookupError("a secret of the code")
+
+        self.patch(Client, "refuse", broken)
+        self.upstream.script(Fault(status=403))
+        answer = self.proxy.ask(self.blob)
+        self.assertEqual((answer.body, answer.disconnected), (b"", True))
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        (line,) = self.proxy.lines
+        self.assertEqual(line["status"], "0")
+        self.assertIn("bug", line["note"])

@@ -13,6 +13,7 @@ from regproxy.model.mediatypes import OCI_MANIFEST
 from regproxy.testing import Fault, Framing
 from regproxy.upstream.client import Upstream, cannot_be_asked
 from regproxy.upstream.exchange import Answer
+from regproxy.upstream.transfer import Transfer
 from tests.upstream.case import DATA, REGISTRY, REPOSITORY, SECONDS, UpstreamCase
 
 MANIFEST = b'{"schemaVersion": 2}'
@@ -127,12 +128,70 @@ class BlobTests(UpstreamCase):
             self.clock.advance(0)
             self.assert_nothing_left()
 
+    def test_part(self) -> None:
+        """A part is asked for by its first and last byte."""
+        for start, stop in ((1000, 2000), (0, 10), (5, len(DATA))):
+            answer = self.result(
+                self.upstream.get_blob(REPOSITORY, self.digest, start, self.deadline(), stop=stop)
+            )
+            self.assertEqual(self.last.header("Range"), f"bytes={start}-{stop - 1}")
+            self.assertEqual((answer.length, self.read(answer)), (stop - start, DATA[start:stop]))
+
+    def test_wrong_stop(self) -> None:
+        """More or less than the part is 502, whether the header tells it or the length."""
+        size = len(DATA)
+        for told, body in (
+            (f"bytes 1000-1998/{size}", None),
+            (f"bytes 1000-{size - 1}/{size}", None),
+            (f"bytes 1000-1999/{size}", b"short"),
+        ):
+            self.scripted.script(Fault(headers={"Content-Range": told}, body=body))
+            error = self.refused(
+                self.upstream.get_blob(REPOSITORY, self.digest, 1000, self.deadline(), stop=2000)
+            )
+            self.assertIn("another range", error.message)
+            self.clock.advance(0)
+            self.assert_nothing_left()
+
     def test_no_ranges(self) -> None:
-        """A registry that sends the whole instead is 502, too; so is a part nobody asked for."""
-        self.scripted.script(Fault(ignore_range=True))
-        asking = self.upstream.get_blob(REPOSITORY, self.digest, 1000, self.deadline())
-        self.assertEqual(self.refused(asking).status, 502)
-        self.assert_nothing_left()
+        """A registry that sends the whole instead is 502, too."""
+        for stop in (None, 2000):
+            self.scripted.script(Fault(ignore_range=True))
+            error = self.refused(
+                self.upstream.get_blob(REPOSITORY, self.digest, 1000, self.deadline(), stop=stop)
+            )
+            self.assertEqual(error.status, 502)
+            self.assertIn("the whole", error.message)
+            self.clock.advance(0)
+            self.assert_nothing_left()
+
+    def test_skip(self) -> None:
+        """Where that is accepted, what was not asked for is left out of the whole."""
+        for framing in Framing:
+            self.scripted.script(Fault(ignore_range=True, framing=framing, piece=700))
+            answer = self.result(
+                self.upstream.get_blob(REPOSITORY, self.digest, 1000, self.deadline(), skip=True)
+            )
+            length = len(DATA) - 1000 if framing is Framing.LENGTH else None
+            self.assertEqual(answer.length, length)
+            pieces: list[bytes] = []
+            transfer = Transfer(pieces.append, self.clock, 60)
+            answer.deliver(transfer)
+            self.clock.advance(0)
+            self.successResultOf(transfer.done)
+            self.assertEqual(b"".join(pieces), DATA[1000:])
+            self.assertNotIn(b"", pieces)
+
+    def test_too_short_to_skip(self) -> None:
+        """A whole that ends before the part begins is 502."""
+        for body in (b"short", b""):
+            self.scripted.script(Fault(ignore_range=True, body=body))
+            error = self.refused(
+                self.upstream.get_blob(REPOSITORY, self.digest, 1000, self.deadline(), skip=True)
+            )
+            self.assertEqual(error.status, 502)
+            self.clock.advance(0)
+            self.assert_nothing_left()
 
 
 class RelayTests(UpstreamCase):

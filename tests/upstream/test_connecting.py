@@ -27,6 +27,7 @@ from regproxy.deadline import Deadline
 from regproxy.model.errors import RegistryError
 from regproxy.upstream.connecting import make_agent
 from regproxy.upstream.exchange import Answer, Exchange
+from regproxy.upstream.headers import HEADERS_LIMIT
 from regproxy.upstream.transfer import Transfer, TransferCut
 from tests.real.certificates import Certificates
 
@@ -179,6 +180,51 @@ class PlainTests(ConnectingCase):
         """Names and ports that cannot be are 502."""
         for url in ("https://a..b/", f"https://{'a' * 70}.test/", "http://127.0.0.1:0/"):
             self.assertIn("cannot be reached", await self.refused(url))
+
+
+class HeadersTests(ConnectingCase):
+    """An upstream that does not come to the point."""
+
+    def listen_sending(self, *pieces: bytes) -> str:
+        """Answers every request so."""
+
+        class Sending(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                transport: Any = self.transport
+                transport.writeSequence(pieces)
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Sending), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
+
+    async def test_endless(self) -> None:
+        """Headers without an end are 502, as one line; so are interim answers."""
+        for start, line in (
+            (b"HTTP/1.1 200 OK\r\n", b"X-Filler: " + b"x" * 8000 + b"\r\n"),
+            (b"", b"HTTP/1.1 102 Wait\r\n" + b"X-Filler: x\r\n" * 100 + b"\r\n"),
+        ):
+            endless = line * (HEADERS_LIMIT * 2 // len(line))
+            message = await self.refused(self.listen_sending(start, endless))
+            self.assertEqual(
+                message, "127.0.0.1 cannot be reached: headers of more than 262144 bytes"
+            )
+
+    async def test_below(self) -> None:
+        """Large headers are fine, on a connection that is used again as well."""
+        line = b"X-Filler: " + b"x" * 8000 + b"\r\n"
+        origin = self.listen_sending(
+            b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n",
+            line * 20,
+            b"\r\nok",
+        )
+        for _ in range(5):
+            self.assertEqual(await self.get(origin), b"ok")
+
+    async def test_body(self) -> None:
+        """A body may be as long as it likes, however much of it comes with the headers."""
+        for origin in (self.listen(), self.listen_tls()):
+            self.assertEqual(await self.get(origin), DATA)
+            self.assertEqual(await self.get(origin), DATA)
 
 
 class TrustTests(ConnectingCase):

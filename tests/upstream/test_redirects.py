@@ -264,9 +264,20 @@ class CredentialTests(UpstreamCase):
         )
 
     def test_coming_back(self) -> None:
-        """Back at the registry the credential is sent again."""
-        hops = self.credentials(f"{STORAGE}/x", f"{REGISTRY}/back")
-        self.assertEqual(hops, ["Basic c2VjcmV0", None, "Basic c2VjcmV0"])
+        """Back at the registry it is not sent: another host chose the path there."""
+        hops = self.credentials(f"{STORAGE}/x", f"{REGISTRY}/back", f"{REGISTRY}/on")
+        self.assertEqual(hops, ["Basic c2VjcmV0", None, None, None])
+
+    def test_challenge_on_the_way_back(self) -> None:
+        """A challenge over there is storage's trouble, and gets no token."""
+        self.scripted.require_token(REGISTRY)
+        self.scripted.add_page(f"{STORAGE}/x", b"", status=307, headers={"Location": REGISTRY})
+        self.scripted.add_page(f"{REGISTRY}/", b"", status=401)
+        self.scripted.add_page(
+            REGISTRY + self.blob, b"", status=307, headers={"Location": f"{STORAGE}/x"}
+        )
+        self.assertEqual(self.blob_refused().status, 502)
+        self.assertEqual(self.scripted.count("GET", "/token"), 0)
 
     def test_token(self) -> None:
         """A token of the proxy's own stays with the registry as well."""

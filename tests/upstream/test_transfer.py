@@ -6,7 +6,7 @@ from typing import Any
 
 from regproxy.testing import Fault, Framing
 from regproxy.upstream.transfer import Transfer, TransferCut
-from tests.upstream.case import DATA, UpstreamCase
+from tests.upstream.case import DATA, REPOSITORY, UpstreamCase
 
 PIECE = 1024
 
@@ -214,3 +214,16 @@ class TransferTests(UpstreamCase):
         self.assertTrue(self.last.aborted)
         self.assert_nothing_left()
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_skip_is_no_silence(self) -> None:
+        """Bytes that are left out are a sign of life."""
+        self.scripted.script(Fault(ignore_range=True, rate=100, piece=100))
+        answer = self.result(
+            self.upstream.get_blob(REPOSITORY, self.digest, 9000, self.deadline(), skip=True)
+        )
+        transfer = Transfer(lambda _: None, self.clock, 20)
+        answer.deliver(transfer)
+        self.clock.pump([1.0] * 80)
+        self.assertNoResult(transfer.done)
+        transfer.abort()
+        self.failureResultOf(transfer.done)
