@@ -307,7 +307,7 @@ class Fill:
     async def _transfer_all(self, part: Part, writer: PartWriter) -> None:
         idle_resumes = progress = 0
         source, answer = await self._sources.ask(0)
-        if answer.length == 0 and self.digest != Digest.of(b"", self.digest.algorithm):
+        if answer.length == 0 and not self.digest.is_of_nothing:
             # It would be a whole answer as soon as it starts: there is no last byte to hold back.
             source.leave()
             answer.discard()

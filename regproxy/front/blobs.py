@@ -17,7 +17,7 @@ from regproxy.front.client import Client
 from regproxy.front.delivery import Deliveries, Delivery
 from regproxy.front.relaying import Check, Relay
 from regproxy.model.digest import Digest
-from regproxy.model.errors import RegistryError
+from regproxy.model.errors import RegistryError, upstream_failed
 from regproxy.model.outcome import Outcome
 from regproxy.model.ranges import ByteRange, content_range, parse_range
 from regproxy.model.route import Blob, Route
@@ -245,14 +245,22 @@ class _Detour:
                 answer.discard()
                 raise
         if not begun:
+            if size == 0 and not self.digest.is_of_nothing:
+                # The head alone would be a whole answer: there is no last byte to hold back.
+                answer.discard()
+                raise upstream_failed(f"{upstream.name}: sent no bytes for {self.digest}")
             _head(client, self.digest, size, wanted, Outcome.RELAY)
             if client.is_head:
                 answer.discard()
                 client.finish()
                 return
             client.begin()
-        first = wanted.start if wanted is not None else 0
-        window = (first + client.entry.sent, wanted.stop if wanted is not None else size)
+        position = (wanted.start if wanted is not None else 0) + client.entry.sent
+        if client.entry.sent and position > trouble.front:
+            # The hash would not cover what the client already has.
+            answer.discard()
+            raise trouble
+        window = (position, wanted.stop if wanted is not None else size)
         check = Check(self.digest, trouble.hasher.copy(), size)
         client.entry.outcome = Outcome.RELAY.value
         await self._deliver(self._relay(answer, trouble.front, window, check))

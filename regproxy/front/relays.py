@@ -33,6 +33,7 @@ _PASSED_DOWN = (
     "RateLimit-Limit",
     "RateLimit-Remaining",
     "Docker-RateLimit-Source",
+    "Vary",
 )
 _SUCCESSES = (200, 206, 304)
 _LIST_LIMIT = 16 * 1024 * 1024
@@ -105,7 +106,7 @@ class RelayAnswers:
             and answer.status == 200
             and answer.length == 0
             and check is not None
-            and check.digest != Digest.of(b"", check.digest.algorithm)
+            and not check.digest.is_of_nothing
         ):
             # The head alone would be a whole answer: there is no last byte to hold back.
             answer.discard()

@@ -70,6 +70,11 @@ class Digest:
         algorithm, _, digits = text.partition(":")
         return cls(algorithm, digits)
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether this is the digest of an empty content."""
+        return self == Digest.of(b"", self.algorithm)
+
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Digest:
         """The digest of these bytes.

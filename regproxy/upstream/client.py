@@ -325,8 +325,3 @@ def _digest_of(answer: Answer) -> Digest | None:
         return Digest.parse(text)
     except ValueError:
         return None
-
-
-def cannot_be_asked(error: RegistryError) -> bool:
-    """Whether *error* says nothing of the content: the registry is down, slow or busy."""
-    return error.status >= 500 or error.status == 429

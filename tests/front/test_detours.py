@@ -6,6 +6,7 @@ import errno
 
 from twisted.internet.defer import Deferred
 
+from regproxy.cache.hashing import Follower
 from regproxy.cache.store import Part
 from regproxy.front import blobs
 from regproxy.model.digest import Digest
@@ -180,6 +181,32 @@ class NoDiskTests(DetourCase):
                 self.assert_whole(answer)
             self.assertEqual(self.places.held, 0)
             self.upstream.heal()
+
+    def test_unread(self) -> None:
+        """What was delivered and cannot be hashed is never completed, right or wrong."""
+
+        async def unreadable(_: Follower) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.patch(Follower, "finish", unreadable)
+        for flip in (None, 10):
+            self.upstream.script(Fault(flip=flip))
+            answer = self.ask()
+            self.proxy.settle()
+            self.assert_cut(answer)
+            self.assertEqual(self.places.held, 0)
+            self.upstream.heal()
+
+    def test_nothing(self) -> None:
+        """No bytes are no blob, whatever their status."""
+
+        def create_part(_: Digest) -> Part:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(self.proxy.store, "create_part", create_part)
+        self.upstream.script(Fault(body=b""))
+        answer = self.proxy.ask(self.blob)
+        self.assertEqual((answer.status, self.places.held), (502, 0))
 
     def test_not_modified(self) -> None:
         """A client that has the blob gets 304 here, too, once upstream says that it may."""

@@ -11,7 +11,7 @@ from regproxy.model.digest import Digest
 from regproxy.model.errors import RegistryError, upstream_failed
 from regproxy.model.mediatypes import OCI_MANIFEST
 from regproxy.testing import Fault, Framing
-from regproxy.upstream.client import Upstream, cannot_be_asked
+from regproxy.upstream.client import Upstream
 from regproxy.upstream.exchange import Answer
 from regproxy.upstream.transfer import Transfer
 from tests.upstream.case import DATA, REGISTRY, REPOSITORY, SECONDS, UpstreamCase
@@ -368,23 +368,3 @@ class DeadlineTests(UpstreamCase):
         self.scripted.release(self.blob)
         for blob in blobs:
             self.assertEqual(self.read(blob), DATA)
-
-
-class VerdictTests(UpstreamCase):
-    """What refusals say of a registry."""
-
-    def test_cannot_be_asked(self) -> None:
-        """Server errors, slowness and a limited rate say nothing of the content; others do."""
-        for status, verdict in [
-            (500, True),
-            (502, True),
-            (503, True),
-            (504, True),
-            (429, True),
-            (400, False),
-            (401, False),
-            (403, False),
-            (404, False),
-            (416, False),
-        ]:
-            self.assertIs(cannot_be_asked(RegistryError(status, "X", "")), verdict)
