@@ -90,6 +90,7 @@ class BlobAnswers:
     ) -> None:
         upstream, repository = source.upstream, source.repository
         fill, is_first = self.fills.join(digest, source)
+        detour = _Detour(self, client, source, digest)
         try:
             await deadline.bound(fill.started(), f"{upstream.name}: blob")
             if source in fill.senders:
@@ -98,13 +99,11 @@ class BlobAnswers:
                 # Somebody else's source has opened: it proves nothing about this repository.
                 await self.grants.prove(upstream, repository, digest, deadline)
             client.check_here()
-            if self.far_ahead(client, fill) is not None:
-                detour = _Detour(self, client, source, digest)
-                if await detour.send_range(fill, deadline):
-                    return
+            if self.far_ahead(client, fill) is not None and await detour.send_range(fill, deadline):
+                return
             await self._deliver(client, fill, Outcome.MISS if is_first else Outcome.JOIN)
         except StoreTrouble as trouble:
-            await _Detour(self, client, source, digest).go_on(trouble)
+            await detour.go_on(trouble)
         finally:
             fill.close()
 
@@ -151,12 +150,17 @@ class BlobAnswers:
 
 @define
 class _Detour:
-    """The way to a client past the cache."""
+    """The way to a client past the cache.
+
+    Attributes:
+        sent: Bytes that the client got on it.
+    """
 
     answers: BlobAnswers
     client: Client
     source: RegistrySource
     digest: Digest
+    sent: int = 0
 
     async def send_range(self, fill: Fill, deadline: Deadline) -> bool:
         """Sends a range that the fill will not reach soon by a request of its own.
@@ -256,8 +260,8 @@ class _Detour:
                 return
             client.begin()
         position = (wanted.start if wanted is not None else 0) + client.entry.sent
-        if client.entry.sent and position > trouble.front:
-            # The hash would not cover what the client already has.
+        if client.entry.sent > self.sent and position > trouble.front:
+            # The hash would not cover what the client already has from the fill.
             answer.discard()
             raise trouble
         window = (position, wanted.stop if wanted is not None else size)
@@ -287,6 +291,7 @@ class _Detour:
         except TransferCut as error:
             raise ContentFailed(f"{self.source.upstream.name}: {error}") from error
         finally:
+            self.sent += relay.sent
             self.client.entry.sent += relay.sent
 
 
