@@ -7,26 +7,19 @@ Repositories and tags follow the OCI distribution specification 1.1, "Pulling ma
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address
 
 from regproxy.model.errors import shown
+from regproxy.model.hosts import parse_host
 
 DOCKER_HUB = "docker.io"
 
 _MAX_REPOSITORY = 255
-_MAX_HOST = 253
-_MAX_PORT = 65535
 
 # Separators and alphanumerics share no character: every text is matched in one way only, so the
 # time is linear in its length.
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_LABEL = r"(?![a-z0-9-]{64})[a-z0-9]+(?:-+[a-z0-9]+)*"
-_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_AUTHORITY = re.compile(
-    r"(?:\[(?P<six>[0-9a-f:.]{2,45})\]|(?P<host>[a-z0-9.-]+))(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
 
 
 def parse_repository(text: str) -> str:
@@ -65,13 +58,13 @@ def parse_registry(text: str) -> str:
     Raises:
         ValueError: It is no host with an optional port.
     """
-    # Only ASCII is lowered: U+212A would become the letter k.
-    found = _AUTHORITY.fullmatch(text.lower()) if text.isascii() else None
-    if found is not None:
-        host = _six(found["six"]) if found["host"] is None else _host(found["host"])
-        port = found["port"]
-        if host is not None and (port is None or int(port) <= _MAX_PORT):
-            return host if port is None else f"{host}:{port}"
+    try:
+        host = parse_host(text)
+    except ValueError:
+        pass
+    else:
+        if "_" not in host.name and not text.endswith(":"):
+            return str(host)
     raise ValueError(f"found registry {shown(text)}, expected host or host:port")
 
 
@@ -96,24 +89,3 @@ def normalise_repository(registry: str, repository: str) -> str:
     if registry == DOCKER_HUB and "/" not in repository:
         return parse_repository(f"library/{repository}")
     return repository
-
-
-def _host(text: str) -> str | None:
-    host = text.removesuffix(".")
-    if len(host) > _MAX_HOST or _HOST.fullmatch(host) is None:
-        return None
-    if host.rpartition(".")[2].isdecimal():
-        # A last label of digits is an IPv4 address or nothing: "2130706433" and "10.1" would
-        # reach addresses that no rule had in mind.
-        try:
-            return str(IPv4Address(host))
-        except ValueError:
-            return None
-    return host
-
-
-def _six(text: str) -> str | None:
-    try:
-        return f"[{IPv6Address(text)}]"
-    except ValueError:
-        return None
