@@ -39,6 +39,8 @@ _MAX_PATH = 2048
 # Visible ASCII without "#": what is left of a query goes into a URL for upstream.
 _VISIBLE = re.compile(r'[!"$-~]*')
 _LISTED_REGISTRIES = 20
+_SEARCH = "/v1/search"
+_TOKEN_ENDPOINT = re.compile(r"/v2/[a-z]+")
 
 
 class WayIn(StrEnum):
@@ -47,6 +49,9 @@ class WayIn(StrEnum):
     MIRROR = "mirror"
     NAMESPACE = "namespace"
     PREFIX = "prefix"
+    INTERCEPTION = "interception"
+    CONNECT = "connect"
+    FORWARD = "forward"
 
 
 @frozen
@@ -97,9 +102,27 @@ class Upload:
     """Any step of a push of a blob."""
 
 
+@frozen
+class Other:
+    """What a registry's host serves besides the distribution API: its pages, its token endpoint."""
+
+
 Asked: TypeAlias = (
-    VersionCheck | Catalog | TagList | Referrers | ManifestByTag | Manifest | Blob | Upload
+    VersionCheck | Catalog | TagList | Referrers | ManifestByTag | Manifest | Blob | Upload | Other
 )
+
+
+@frozen
+class Reached:
+    """That a client addressed a registry before it named a path: by Host, CONNECT or URL.
+
+    Attributes:
+        way: INTERCEPTION, CONNECT or FORWARD.
+        registry: The registry's canonical name.
+    """
+
+    way: WayIn
+    registry: str
 
 
 @frozen
@@ -109,7 +132,8 @@ class Route:
     Attributes:
         way: How the client reached the proxy.
         registry: The canonical name of a configured registry.
-        repository: The repository as the registry knows it, empty for VersionCheck and Catalog.
+        repository: The repository as the registry knows it, empty for VersionCheck, Catalog and
+            Other.
         asked: What is asked for.
         prefix: The first path component as the client wrote it (percent-decoded), empty for other
             ways in than the path prefix.
@@ -140,16 +164,18 @@ class RegistryLookup(Protocol):
         """The canonical names of all configured registries."""
 
 
-def parse_route(target: str, lookup: RegistryLookup) -> Route:
+def parse_route(target: str, lookup: RegistryLookup, reached: Reached | None = None) -> Route:
     """The route of a request.
 
-    The first path component wins over ``ns``, and ``ns`` over the default registry. Components
-    are percent-decoded once, after the path is split; shapes are recognised from the right end,
-    because a repository may have components named ``manifests``, ``blobs`` or ``tags``.
+    A registry that was reached as a host has the whole path to itself. Otherwise the first path
+    component wins over ``ns``, and ``ns`` over the default registry. Components are percent-decoded
+    once, after the path is split; shapes are recognised from the right end, because a repository
+    may have components named ``manifests``, ``blobs`` or ``tags``.
 
     Args:
         target: The raw request target in origin form, path and query.
         lookup: The configured registries.
+        reached: The registry whose host the client believes it talks to, if it is one.
 
     Raises:
         NotFound: 404, the path is not under ``/v2/`` or has no shape of the API.
@@ -157,23 +183,24 @@ def parse_route(target: str, lookup: RegistryLookup) -> Route:
             not configured.
     """
     path, _, query = target.partition("?")
+    if path == _SEARCH and reached is None:
+        reached = Reached(WayIn.MIRROR, lookup.default_registry)
+    if reached is not None and _is_other(path):
+        return Route(reached.way, reached.registry, "", OTHER)
     first, rest, asked = _shape(path)
     namespace = ""
     if query:
         namespace, query = _namespace(query)
 
-    registry = _find(first, lookup) if first else None
-    if registry is not None:
-        way, prefix, client_repository = WayIn.PREFIX, first, rest
+    prefix = ""
+    client_repository = f"{first}/{rest}" if rest else first
+    if reached is not None:
+        way, registry = reached.way, reached.registry
+    elif first and (found := _find(first, lookup)) is not None:
+        way, registry, prefix, client_repository = WayIn.PREFIX, found, first, rest
     else:
-        way, prefix = (WayIn.NAMESPACE if namespace else WayIn.MIRROR), ""
-        client_repository = f"{first}/{rest}" if rest else first
-        registry = lookup.find(namespace) if namespace else lookup.default_registry
-        if registry is None:
-            raise _unknown(namespace, lookup)
-        # Of a registry that is named in ns, "a.b" may be a repository; docker.io has none such.
-        if looks_like_registry(first) and (not namespace or registry == DOCKER_HUB or ":" in first):
-            raise _unknown(first, lookup)
+        way = WayIn.NAMESPACE if namespace else WayIn.MIRROR
+        registry = _named(first, namespace, lookup)
 
     if type(asked) is VersionCheck or type(asked) is Catalog:
         if client_repository:
@@ -183,10 +210,37 @@ def parse_route(target: str, lookup: RegistryLookup) -> Route:
     return Route(way, registry, repository, asked, prefix, client_repository, query)
 
 
+def _is_other(path: str) -> bool:
+    """Whether a path of a registry's host is none of the distribution API.
+
+    Token endpoints may be there all the same, as ``/v2/auth`` or ``/v2/token``.
+
+    Raises:
+        NotFound: 404 for the API before this one, of which only the search is still in use.
+    """
+    if path.startswith("/v1/") and path != _SEARCH:
+        raise not_found(f"nothing is served at {shown(path)}: version 1 of the API is gone")
+    if not path.startswith("/v2/"):
+        return path != "/v2"
+    return _TOKEN_ENDPOINT.fullmatch(path) is not None
+
+
+def _named(first: str, namespace: str, lookup: RegistryLookup) -> str:
+    """The registry that ``ns`` names, or the default one."""
+    registry = lookup.find(namespace) if namespace else lookup.default_registry
+    if registry is None:
+        raise _unknown(namespace, lookup)
+    # Of a registry that is named in ns, "a.b" may be a repository; docker.io has none such.
+    if looks_like_registry(first) and (not namespace or registry == DOCKER_HUB or ":" in first):
+        raise _unknown(first, lookup)
+    return registry
+
+
 _VERSION_CHECK = VersionCheck()
 _CATALOG = Catalog()
 _TAG_LIST = TagList()
 _UPLOAD = Upload()
+OTHER = Other()
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,8 @@ from regproxy.model.route import (
     Catalog,
     Manifest,
     ManifestByTag,
+    Other,
+    Reached,
     Referrers,
     RegistryLookup,
     Route,
@@ -527,6 +529,66 @@ class PropertyTests(RouteTestCase):
                 (route.registry, route.repository, route.asked),
                 (registry, repository, by_namespace.asked),
             )
+
+
+class ReachedTests(RouteTestCase):
+    """Registries that clients reach by their host."""
+
+    def reach(self, target: str, registry: str = "quay.io") -> Route:
+        """The route of a target at an intercepted host."""
+        return parse_route(target, LOOKUP, Reached(WayIn.INTERCEPTION, registry))
+
+    def test_own_paths(self) -> None:
+        """The path is the registry's own, whatever it starts with, and ns says nothing."""
+        for name in ("coreos/etcd", "docker.io/library/alpine", "corp/x", "a.b/c"):
+            route = self.reach(f"/v2/{name}/tags/list?n=1&ns=docker.io")
+            self.assertEqual(
+                route,
+                Route(WayIn.INTERCEPTION, "quay.io", name, TagList(), "", name, "n=1"),
+            )
+        route = self.reach("/v2/alpine/tags/list", "docker.io")
+        self.assertEqual((route.repository, route.client_repository), ("library/alpine", "alpine"))
+        self.assertEqual(self.reach("/v2/").asked, VersionCheck())
+        self.assertEqual(self.reach("/v2/_catalog?n=1").asked, Catalog())
+
+    def test_other(self) -> None:
+        """What is none of the API is the host's own business: its pages, its tokens."""
+        for target in (
+            "/",
+            "/repository/coreos/etcd?tab=tags",
+            "/v2/auth?scope=repository:x:pull",
+            "/v2/token",
+            "/v1/search?q=etcd",
+            "/api/v1/user/\xe9%zz",
+            "/v2x/a",
+        ):
+            route = self.reach(target)
+            expected = Route(WayIn.INTERCEPTION, "quay.io", "", Other())
+            self.assertEqual(route, expected)
+
+    def test_refused(self) -> None:
+        """What is malformed, or of the first version of the API, is nobody's business."""
+        for target, status in (
+            ("/v1/", 404),
+            ("/v1/_ping", 404),
+            ("/v1/search/x", 404),
+            ("/v2/a/b", 404),
+            ("/v2/quay.io/", 404),
+            ("/v2/quay.io/_catalog", 404),
+            ("/v2/auth/manifests/UPPER:case", 400),
+            ("/v2/A/manifests/x", 400),
+            ("/v2/a//blobs/uploads/", 400),
+            ("/v2/..%2fa/tags/list", 400),
+        ):
+            with self.assertRaises(RegistryError, msg=target) as caught:
+                self.reach(target)
+            self.assertEqual(caught.exception.status, status, target)
+
+    def test_search(self) -> None:
+        """The search, which docker asks its mirror for as well, is the default registry's."""
+        for target in ("/v1/search", "/v1/search?q=etcd&n=25"):
+            route = parsed(target)
+            self.assertEqual(route, Route(WayIn.MIRROR, "docker.io", "", Other()))
 
 
 class SpeedTests(SynchronousTestCase):
