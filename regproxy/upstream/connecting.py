@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+    IStreamClientEndpoint,
+)
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
@@ -28,6 +38,7 @@ def make_agent(
     connections: int,
     connect_timeout: float,
     certificates: Sequence[Certificate] = (),
+    pinned: Mapping[str, Sequence[str]] | None = None,
 ) -> IAgent:
     """An agent with a pool of its own.
 
@@ -36,7 +47,10 @@ def make_agent(
         connections: Idle connections kept for each host.
         connect_timeout: Seconds for a TCP connection; name and TLS have the request's deadline.
         certificates: Trusted instead of the platform's roots; empty for those.
+        pinned: The IP addresses of hosts whose names are not looked up.
     """
+    if pinned:
+        reactor = _Pinning(reactor, pinned)
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = connections
     pool.cachedConnectionTimeout = _IDLE_SECONDS
@@ -63,6 +77,55 @@ class _Endpoints:
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self.policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return _Endpoint(endpoint)
+
+
+@implementer(IReactorPluggableNameResolver, IHostnameResolver)
+class _Pinning:
+    """A reactor that knows the addresses of some hosts without asking."""
+
+    def __init__(self, reactor: Any, pinned: Mapping[str, Sequence[str]]) -> None:
+        self._reactor = reactor
+        self._pinned = pinned
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    @property
+    def nameResolver(self) -> IHostnameResolver:
+        """See IReactorPluggableNameResolver."""
+        return self
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        """See IHostnameResolver."""
+        addresses = self._pinned.get(hostName.lower())
+        if addresses is None:
+            resolution: IHostResolution = self._reactor.nameResolver.resolveHostName(
+                resolutionReceiver, hostName, portNumber, addressTypes, transportSemantics
+            )
+            return resolution
+        resolution = _Resolution(hostName)
+        resolutionReceiver.resolutionBegan(resolution)
+        for address in addresses:
+            family = IPv6Address if ":" in address else IPv4Address
+            resolutionReceiver.addressResolved(family("TCP", address, portNumber))
+        resolutionReceiver.resolutionComplete()
+        return resolution
+
+
+@frozen
+@implementer(IHostResolution)
+class _Resolution:
+    name: str
+
+    def cancel(self) -> None:
+        """See IHostResolution: it is over already."""
 
 
 @frozen

@@ -395,3 +395,21 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(
             names.asked, ["registry.test", "registry.test", "2001:db8::5", "::1", "::1"]
         )
+
+    def test_pinned(self) -> None:
+        """A pinned host is connected to where it is said to be, all its addresses tried."""
+        clock: Any = MemoryReactorClock()
+        names = _Names()
+        clock.installNameResolver(names)
+        pinned = {"registry.test": ["192.0.2.7", "2001:db8::7"]}
+        agent = make_agent(clock, connections=1, connect_timeout=5, pinned=pinned)
+        exchange = Exchange(agent, clock)
+        for url in ("http://Registry.test:5000/", "http://other.test/"):
+            sending = exchange.send("GET", url, {}, Deadline.after(clock, 5))
+            waiting = Deferred.fromCoroutine(sending)
+            clock.pump([0.5] * 4)
+            waiting.cancel()
+            self.failureResultOf(waiting)
+        self.assertEqual(names.asked, ["other.test"])
+        tried = [(host, port) for host, port, *_ in clock.tcpClients]
+        self.assertEqual(tried, [("192.0.2.7", 5000), ("2001:db8::7", 5000)])
