@@ -196,8 +196,10 @@ def wait_until(
         time.sleep(_POLL)
 
 
-def wait_for_port(port: int, process: Process, seconds: float = 30.0) -> None:
-    """Returns once somebody listens on the loopback port.
+def wait_for_port(
+    port: int, process: Process, host: str = "127.0.0.1", seconds: float = 30.0
+) -> None:
+    """Returns once somebody listens on the port of a loopback address.
 
     Raises:
         CommandFailed: nobody does within ``seconds``, or ``process`` ended.
@@ -206,16 +208,18 @@ def wait_for_port(port: int, process: Process, seconds: float = 30.0) -> None:
     def listens() -> bool:
         if process.ended():
             raise CommandFailed(f"{process.name} ended at its start\n{process.tail()}")
-        return is_listening(port)
+        return is_listening(port, host)
 
     wait_until(listens, seconds, f"{process.name} to listen on port {port}", process.tail)
 
 
-def is_listening(port: int) -> bool:
-    """Whether a connection to the loopback port is accepted."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def is_listening(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a connection to the port of a loopback address is accepted."""
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

@@ -39,6 +39,10 @@ class Settings:
         timeouts: further deadlines, key to duration.
         access_log: ``logfmt`` or ``json``.
         cache: a cache directory that other proxies may share; None for one of its own.
+        keys: further keys of the top level.
+        tables: further tables, name to keys.
+        registry_keys: further keys of registries, name to keys.
+        listeners: further listeners, each by its keys.
     """
 
     registries: Mapping[str, str]
@@ -49,6 +53,10 @@ class Settings:
     timeouts: Mapping[str, str] = field(factory=dict)
     access_log: str = "logfmt"
     cache: Path | None = None
+    keys: Mapping[str, object] = field(factory=dict)
+    tables: Mapping[str, Mapping[str, object]] = field(factory=dict)
+    registry_keys: Mapping[str, Mapping[str, object]] = field(factory=dict)
+    listeners: Sequence[Mapping[str, object]] = ()
 
 
 @define
@@ -210,6 +218,7 @@ def _toml(
         f"state_directory = {json.dumps(str(directory / 'state'))}",
         f"access_log = {json.dumps(settings.access_log)}",
         "well_known = false",
+        *_keys(settings.keys),
         "[[listeners]]",
         f'endpoint = "tcp:{plain}:interface=127.0.0.1"',
         "[[listeners]]",
@@ -224,9 +233,19 @@ def _toml(
         f"tag_ttl = {json.dumps(settings.tag_ttl)}",
         f"stale_if_error = {json.dumps(settings.stale_if_error)}",
         "[timeouts]",
-        *(f"{key} = {json.dumps(value)}" for key, value in settings.timeouts.items()),
+        *_keys(settings.timeouts),
     ]
+    for listener in settings.listeners:
+        lines += ["[[listeners]]", *_keys(listener)]
+    for table, keys in settings.tables.items():
+        lines += [f"[{table}]", *_keys(keys)]
     for name, upstream in settings.registries.items():
         lines += [f"[registries.{json.dumps(name)}]", f"upstream = {json.dumps(upstream)}"]
         lines.append(f"aliases = {json.dumps(list(settings.aliases.get(name, ())))}")
+        lines += _keys(settings.registry_keys.get(name, {}))
     return "\n".join(lines) + "\n"
+
+
+def _keys(keys: Mapping[str, object]) -> list[str]:
+    # Strings, numbers, booleans and arrays of them are written alike in JSON and TOML.
+    return [f"{key} = {json.dumps(value)}" for key, value in keys.items()]

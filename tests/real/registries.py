@@ -62,6 +62,10 @@ def read_log(path: Path) -> list[Request]:
     ]
 
 
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def transfers(requests: Sequence[Request]) -> Counter[str]:
     """How often each blob's body was asked for: digest to number of GETs that sent bytes."""
     sent = (
@@ -79,10 +83,12 @@ class Registry:
     Args:
         port: where it listens, plain HTTP on loopback.
         process: the process; its access log is its standard output.
+        host: the address that it listens on.
     """
 
     port: int
     process: Process
+    host: str = "127.0.0.1"
 
     @classmethod
     def start(
@@ -93,6 +99,7 @@ class Registry:
         redirect: str | None = None,
         auth: Mapping[str, object] | None = None,
         port: int | None = None,
+        host: str = "127.0.0.1",
     ) -> Registry:
         """Serves what ``storage`` holds.
 
@@ -102,6 +109,7 @@ class Registry:
             redirect: the storage host's URL, to which requests for blobs are sent.
             auth: docker-registry's ``auth`` section; None asks nobody for anything.
             port: where to listen, to bring a stopped one back.
+            host: the loopback address to listen on.
         """
         program = peers.find("docker-registry")
         directory.mkdir(parents=True, exist_ok=True)
@@ -110,7 +118,7 @@ class Registry:
             "version": "0.1",
             "log": {"level": "warn"},
             "storage": {"filesystem": {"rootdirectory": str(storage)}},
-            "http": {"addr": f"127.0.0.1:{port}", "secret": "one for all"},
+            "http": {"addr": f"{_in_url(host)}:{port}", "secret": "one for all"},
         }
         if redirect is not None:
             config["middleware"] = {
@@ -122,13 +130,13 @@ class Registry:
         # JSON is YAML, which is what docker-registry reads.
         path.write_text(json.dumps(config))
         process = Process.start([program, "serve", str(path)], directory, name=f"registry-{port}")
-        wait_for_port(port, process)
-        return cls(port, process)
+        wait_for_port(port, process, host)
+        return cls(port, process, host)
 
     @property
     def url(self) -> str:
         """Its URL, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{_in_url(self.host)}:{self.port}"
 
     def requests(self) -> list[Request]:
         """Every request that it answered, the unfinished ones not yet."""
