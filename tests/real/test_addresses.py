@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from regproxy.model.mediatypes import DOCKER_MANIFEST
 from tests.real.case import RealCase
 from tests.real.library import library
 from tests.real.processes import free_port
@@ -31,7 +32,7 @@ class SixTests(RealCase):
         blob = library().images["small"].layers[0].blob
         url = f"http://[::1]:{port}/v2/registry-a.test/team/app"
         for word in ("MISS", "HIT"):
-            manifest = fetch(f"{url}/manifests/small")
+            manifest = fetch(f"{url}/manifests/small", headers={"Accept": DOCKER_MANIFEST})
             self.assertEqual(manifest.status, 200)
             layer = fetch(f"{url}/blobs/{blob.digest}")
             self.assertEqual((layer.status, layer.digest), (200, blob.digest))
