@@ -14,7 +14,11 @@ from twisted.application.service import Service
 from twisted.application.strports import service as listening_service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IReactorCore,
+    IReactorTime,
+)
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -84,7 +88,7 @@ class Listener(Service):
         clock: IReactorTime,
         endpoint: str,
         site: LimitedSite,
-        tls: CertificateOptions | None,
+        tls: IOpenSSLServerConnectionCreator | None,
         drain: float,
     ) -> None:
         """Args:
@@ -92,7 +96,7 @@ class Listener(Service):
         clock: Runs the drain deadline.
         endpoint: A Twisted server endpoint description.
         site: Answers.
-        tls: Certificate and key of a TLS listener, None for a plain one.
+        tls: Gives the connections of a TLS listener their certificate, None for a plain one.
         drain: Seconds that running requests get at a stop.
 
         Raises:

@@ -11,16 +11,21 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 
 from regproxy.front.accesslog import AccessLog
+from regproxy.front.certificate_authority import open_authority
+from regproxy.front.certificates import LeafCertificates
 from regproxy.front.connections import Connections
 from regproxy.front.listeners import (
     Listener,
@@ -100,6 +105,33 @@ class DrainTests(ProxyCase):
         self.successResultOf(done)
         self.assert_cut(answer)
         self.assertEqual(len(self.proxy.site.connections), 0)
+
+
+class MintedTests(ProxyCase):
+    """A TLS listener without a certificate of its own."""
+
+    def test_creator(self) -> None:
+        """Every client is shown what the creator of its connection chooses."""
+        authority = open_authority(Path(self.mktemp()))
+        leaves = LeafCertificates(lambda: authority, lambda _: True, self.clock)
+        memory = MemoryReactorClock()
+        listener = Listener(
+            memory, self.clock, "tcp:443", self.proxy.site, leaves.creator("a.test"), DRAIN
+        )
+        listener.privilegedStartService()
+        self.addCleanup(listener.stopService)
+        server: Any = memory.tcpServers[0][1].buildProtocol(IPv4Address("TCP", "127.0.0.1", 50_000))
+        transport: Any = StringTransport()
+        transport.setTcpNoDelay = bool
+        server.makeConnection(transport)
+        sent, received = ssl.MemoryBIO(), ssl.MemoryBIO()
+        trusting = ssl.create_default_context(cadata=authority.pem.decode())
+        client = trusting.wrap_bio(received, sent, server_hostname="a.test")
+        self.assertRaises(ssl.SSLWantReadError, client.do_handshake)
+        server.dataReceived(sent.read())
+        received.write(transport.value())
+        client.do_handshake()
+        server.connectionLost(Failure(ConnectionDone()))
 
 
 class PortTests(SynchronousTestCase):

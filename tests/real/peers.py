@@ -14,10 +14,12 @@ REQUIRE_VARIABLE = "REGPROXY_REQUIRE_PEERS"
 _DEBIAN_PACKAGES: Mapping[str, str] = {
     "containerd": "containerd",
     "ctr": "containerd",
+    "curl": "curl",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "nginx": "nginx",
+    "openssl": "openssl",
     "podman": "podman",
     "skopeo": "skopeo",
 }
