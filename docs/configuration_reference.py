@@ -16,8 +16,10 @@ from typing import Any
 
 from attrs import NOTHING, Attribute, Factory, fields
 
-from regproxy.config import TABLES, WELL_KNOWN
-from regproxy.config_values import describe, written_duration, written_size
+from regproxy.config import TABLES
+from regproxy.config_mistakes import describe
+from regproxy.config_values import written_duration, written_size
+from regproxy.config_well_known import WELL_KNOWN
 
 PAGE = Path(__file__).parent / "reference" / "configuration.md"
 
@@ -83,7 +85,7 @@ def _written(kind: str, value: Any) -> str:
             return describe(written_duration(value))
         case "size":
             return describe(written_size(value))
-        case "boolean" | "integer":
+        case "boolean" | "integer" | "tunnel":
             return describe(value)
         case _:
             return describe(str(value))

@@ -6,10 +6,9 @@ value. Only the first mistake is told: the next start tells the next one.
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,14 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from regproxy.config import TABLES, WELL_KNOWN, Cache, Config, Listener, Registry
-from regproxy.config_values import (
-    KINDS,
-    KeyPath,
-    KeyReader,
-    Mistake,
-    describe,
-    nearest,
-    read_registry_name,
-    reason,
-)
+from regproxy.config import TABLES, Config
+from regproxy.config_checks import check_together, default_registry
+from regproxy.config_host_values import read_registry_name
+from regproxy.config_mistakes import KeyPath, Mistake, describe, key_path, nearest
+from regproxy.config_tables import Cache, Listener, Registry
+from regproxy.config_values import KINDS, KeyReader, reason
+from regproxy.config_well_known import WELL_KNOWN
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_ANY_PORT = re.compile(r"tcp6?:(?:port=)?0+(?::|$)")
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 _Hook = Callable[[object, object], object]
@@ -153,14 +146,9 @@ def _resolve(document: dict[str, Any], base: Path) -> Config:
         else evolve(registry, tag_ttl=config.cache.tag_ttl)
         for name, registry in config.registries.items()
     }
-    _check_names(registries, in_file)
-    for registry in registries.values():
-        _check_ca(registry)
-    for i, listener in enumerate(config.listeners):
-        _check_tls(listener, ("listeners", i))
-    _check_endpoints(config)
     config = evolve(config, registries=registries)
-    return evolve(config, default_registry=_default_registry(config))
+    check_together(config, in_file)
+    return evolve(config, default_registry=default_registry(config))
 
 
 def _converter(base: Path, *, with_well_known: bool) -> Converter:
@@ -294,80 +282,6 @@ def _unknown_key(table: type, key: str) -> Mistake:
         elsewhere = (top for top, other in TABLES.items() if key in known_keys(other))
         meant = next((paths.get(top, f"{top}.") + key for top in elsewhere), "")
     return Mistake("an unknown key", f"one of {', '.join(keys)}", at=(key,), meant=meant)
-
-
-def _check_names(registries: Mapping[str, Registry], in_file: Container[str]) -> None:
-    """Check that each name means one registry, and blame one that stands in the file."""
-    owners: dict[str, str] = {}
-    for registry in sorted(
-        registries.values(), key=lambda each: (each.name in in_file, each.name not in WELL_KNOWN)
-    ):
-        for i, name in enumerate((registry.name, *registry.aliases)):
-            owner = owners.setdefault(name, registry.name)
-            if owner != registry.name:
-                raise Mistake(
-                    f"{describe(name)}, which is a name of {owner}",
-                    "a name that no other registry has",
-                    at=("registries", registry.name, *(("aliases", i - 1) if i else ())),
-                )
-
-
-def _check_endpoints(config: Config) -> None:
-    """Check that nothing is listened on twice."""
-    places: list[tuple[KeyPath, str | None]] = [
-        (("listeners", i, "endpoint"), each.endpoint) for i, each in enumerate(config.listeners)
-    ]
-    places.append((("admin", "endpoint"), config.admin.endpoint))
-    taken: dict[str, KeyPath] = {}
-    for at, endpoint in places:
-        if endpoint is None or _ANY_PORT.match(endpoint):
-            continue
-        first = taken.setdefault(endpoint, at)
-        if first != at:
-            found = f"{describe(endpoint)}, as {key_path(first)} has it"
-            raise Mistake(found, "an endpoint of its own", at=at)
-
-
-def _check_tls(listener: Listener, at: KeyPath) -> None:
-    for key in ("certificate", "private_key"):
-        given = getattr(listener, key) is not None
-        if listener.tls and not given:
-            expected = "the path of a readable file, since tls is true"
-            raise Mistake("nothing", expected, at=(*at, key))
-        if given and not listener.tls:
-            raise Mistake("no TLS", f"tls = true, since {key} is given", at=(*at, "tls"))
-
-
-def _check_ca(registry: Registry) -> None:
-    if registry.ca_file is not None and not registry.upstream.startswith("https:"):
-        expected = "an https URL, since ca_file is given"
-        at: KeyPath = ("registries", registry.name, "upstream")
-        raise Mistake(describe(registry.upstream), expected, at=at)
-
-
-def _default_registry(config: Config) -> str:
-    canonical = config.find(config.default_registry)
-    if canonical is None:
-        known = config.known()
-        raise Mistake(
-            describe(config.default_registry),
-            f"a configured registry: {', '.join(known) or 'there is none'}",
-            at=("default_registry",),
-            meant=nearest(config.default_registry, known),
-        )
-    return canonical
-
-
-def key_path(path: KeyPath) -> str:
-    """Write the path of a key as TOML would, with the index of a table in an array."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        else:
-            text += "." if text else ""
-            text += step if _BARE_KEY.fullmatch(step) else json.dumps(step, ensure_ascii=False)
-    return text
 
 
 def _one_line(text: str) -> str:

@@ -3,70 +3,29 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from regproxy.config_host_values import (
+    read_address,
+    read_domain,
+    read_host,
+    read_pattern,
+    read_registry_name,
+)
+from regproxy.config_mistakes import Mistake, describe, nearest
 from regproxy.endpoint_strings import BadEndpoint, check_endpoint
 from regproxy.model.names import parse_registry
 from regproxy.model.units import parse_duration, parse_size
 
-KeyPath = tuple[str | int, ...]
-
-_LONGEST_QUOTE = 80
 _UNITS_OF_TIME = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _UNITS_OF_SIZE = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
-
-
-class Mistake(ValueError):
-    """Something was found where something else was expected.
-
-    Args:
-        found: What stands in the file, a phrase.
-        expected: What could stand there, a phrase.
-        at: The path from the place being read to the mistake.
-        meant: What was probably meant, as it would be written.
-    """
-
-    def __init__(self, found: str, expected: str, *, at: KeyPath = (), meant: str = "") -> None:
-        super().__init__(found, expected)
-        self.found = found
-        self.expected = expected
-        self.at = at
-        self.meant = meant
-
-
-def describe(value: object) -> str:
-    """Say in a few words what was found, much as it stands in the file."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            quoted = json.dumps(value, ensure_ascii=False)
-            return quoted if len(quoted) <= _LONGEST_QUOTE else quoted[:_LONGEST_QUOTE] + '…"'
-        case int():
-            # Python refuses to print integers of thousands of digits.
-            return str(value) if value.bit_length() <= 256 else "a huge integer"
-        case float():
-            return str(value)
-        case dict():
-            return "a table"
-        case list():
-            return "an array"
-        case _:
-            return "a date or time"
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Give the one of some words that looks most like another one; "" when none does."""
-    return next(iter(get_close_matches(word, list(words), n=1, cutoff=0.7)), "")
 
 
 def written_duration(seconds: float) -> str:
@@ -85,20 +44,6 @@ def written_size(size: int) -> str:
     return str(size)
 
 
-def read_registry_name(value: object) -> str:
-    """Read the name of a registry.
-
-    Raises:
-        Mistake: It is none.
-    """
-    if isinstance(value, str):
-        try:
-            return parse_registry(value)
-        except ValueError:
-            pass
-    raise Mistake(describe(value), 'a registry name such as "quay.io" or "registry.corp:5000"')
-
-
 def reason(error: OSError) -> str:
     """Say why the system refused, in its own words, for example "permission denied"."""
     words = os.strerror(error.errno) if error.errno else str(error)
@@ -113,6 +58,20 @@ def _check_readable(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     finally:
         os.close(descriptor)
+
+
+def _array(value: object, what: str, read: Callable[[object], str]) -> tuple[str, ...]:
+    """Read an array; a mistake in it is told with its index."""
+    if not isinstance(value, list):
+        raise Mistake(describe(value), f"an array of {what}")
+    texts = []
+    for i, element in enumerate(value):
+        try:
+            texts.append(read(element))
+        except Mistake as mistake:
+            mistake.at = (i,)
+            raise
+    return tuple(texts)
 
 
 @frozen
@@ -184,16 +143,28 @@ class KeyReader:
 
     def registry_names(self, value: object) -> tuple[str, ...]:
         """The names of any number of registries."""
-        if not isinstance(value, list):
-            raise Mistake(describe(value), "an array of registry names")
-        names = []
-        for i, name in enumerate(value):
-            try:
-                names.append(read_registry_name(name))
-            except Mistake as mistake:
-                mistake.at = (i,)
-                raise
-        return tuple(names)
+        return _array(value, "registry names", read_registry_name)
+
+    def hosts(self, value: object) -> tuple[str, ...]:
+        """Any number of hosts, with or without a port."""
+        return _array(value, "hosts", read_host)
+
+    def addresses(self, value: object) -> tuple[str, ...]:
+        """Any number of IP addresses."""
+        return _array(value, "IP addresses", read_address)
+
+    def domains(self, value: object) -> tuple[str, ...]:
+        """Any number of domains, IP addresses and networks."""
+        return _array(value, "domains, IP addresses and networks", read_domain)
+
+    def tunnel(self, value: object) -> bool | tuple[str, ...]:
+        """Everything, nothing, or what a pattern matches."""
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, list):
+            return _array(value, "patterns", read_pattern)
+        expected = 'true, false or an array of patterns such as "example.com:443"'
+        raise Mistake(describe(value), expected)
 
     def upstream(self, value: object) -> str:
         """The URL of an origin, without a trailing slash."""
@@ -279,6 +250,10 @@ KINDS: Mapping[str, Callable[[KeyReader, object], object]] = {
     "word": KeyReader.word,
     "registry name": KeyReader.registry_name,
     "registry names": KeyReader.registry_names,
+    "hosts": KeyReader.hosts,
+    "addresses": KeyReader.addresses,
+    "domains": KeyReader.domains,
+    "tunnel": KeyReader.tunnel,
     "upstream": KeyReader.upstream,
     "file": KeyReader.file,
     "directory": KeyReader.directory,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -101,6 +101,22 @@ class Threads:
         """Stops all pools when their jobs are done."""
         for pool in self.pools:
             pool.stop()
+
+
+class Preparation(Service):
+    """What must be possible before anything is served, tried as the user that twistd became."""
+
+    def __init__(self, *steps: Callable[[], object]) -> None:
+        """Args:
+        steps: Called at the start; an OSError or ValueError of one ends it.
+        """
+        self._steps = steps
+
+    def startService(self) -> None:
+        """Goes through the steps."""
+        super().startService()
+        for step in self._steps:
+            step()
 
 
 class CacheService(Service):

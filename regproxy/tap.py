@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
+import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from OpenSSL import crypto
+from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.application.strports import service as listening_service
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.ssl import Certificate, CertificateOptions
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.python import usage
 
 from regproxy.access.grants import Grants
 from regproxy.access.tokens import AnonymousTokens
-from regproxy.admin.health import AdminSite, Health
+from regproxy.admin.health import AdminSite, AuthorityCertificate, Health
 from regproxy.cache.fills import Fills
 from regproxy.cache.freshness import Freshness, FreshnessRules
 from regproxy.cache.index import Index
 from regproxy.cache.manifests import Manifests
 from regproxy.cache.reading import FileReader
 from regproxy.cache.store import Store
-from regproxy.config import AccessLogFormat, Config, Registry
-from regproxy.config import Listener as ListenerConfig
+from regproxy.config import Config
 from regproxy.config_file import ConfigError, load_config
+from regproxy.config_files import given_certificate, trusted_certificates
+from regproxy.config_host_values import permits
+from regproxy.config_tables import AccessLogFormat, Registry, RelayPolicy
+from regproxy.config_tables import Listener as ListenerConfig
+from regproxy.config_well_known import SEARCH_HOSTS
 from regproxy.front.accesslog import AccessLog, format_json, format_logfmt
 from regproxy.front.blobs import BlobAnswers
+from regproxy.front.certificate_authority import (
+    CertificateAuthority,
+    load_authority,
+    open_authority,
+)
+from regproxy.front.certificates import LeafCertificates
+from regproxy.front.connect import ConnectProxy, TunnelPolicy
 from regproxy.front.connections import Connections
 from regproxy.front.delivery import Deliveries
-from regproxy.front.listeners import (
-    Listener,
-    load_certificates,
-    load_private_key,
-    tls_options,
-)
+from regproxy.front.forward import HTTP_PORT, ForwardProxy
+from regproxy.front.listeners import Listener
 from regproxy.front.manifests import ManifestAnswers
+from regproxy.front.pages import Pages
+from regproxy.front.passing import Destination, PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.resource import RegistryResource, Rooms
+from regproxy.front.sealing import Seals, load_key
 from regproxy.front.site import ClientLimits, LimitedSite
+from regproxy.front.uploads import PURPOSE, Uploads
 from regproxy.memory import keep_freed_memory
-from regproxy.service import CacheService, RegproxyService, Threads
+from regproxy.model.hosts import HostPort, parse_host
+from regproxy.service import CacheService, Preparation, RegproxyService, Threads
 from regproxy.upstream.client import Upstream
-from regproxy.upstream.connecting import make_agent
+from regproxy.upstream.connecting import make_agent, make_checked_agent
 from regproxy.upstream.exchange import Exchange
+from regproxy.upstream.passing import Passage
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
@@ -104,114 +118,136 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
     if reactor is None:
         from twisted.internet import reactor
     config = options.settings
-    clock: IReactorTime = reactor
     keep_freed_memory()
     threads = Threads(reactor, [])
+    access_log = AccessLog(
+        reactor,
+        threads.worker("log", 1),
+        sys.__stdout__.fileno() if sys.__stdout__ is not None else 1,
+        format_json if config.access_log is AccessLogFormat.JSON else format_logfmt,
+    )
+    cache = _cache(config, reactor, threads)
+    authority = functools.cache(functools.partial(_authority, config))
+    key = functools.cache(functools.partial(load_key, config.state_directory / "tokens.key"))
+    policy = TunnelPolicy.of(config.connect.tunnel)
+    rooms = _rooms(options, reactor, cache, policy, Seals(key, PURPOSE, reactor), authority)
+
+    service = RegproxyService(log_to_stderr=options.logs_by_default)
+    needed: list[Callable[[], object]] = []
+    if config.ca.certificate is not None or any(_mints(each) for each in config.listeners):
+        needed.append(authority)
+    if rooms.uploads.offered:
+        needed.append(key)
+    Preparation(*needed).setServiceParent(service)
+    CacheService(threads, cache.store, cache.index, access_log).setServiceParent(service)
+    front = _front(options, reactor, rooms, policy, authority, access_log)
+    if config.admin.endpoint is not None:
+        health = Health(lambda: {"fills": len(cache.fills)})
+        admin = AdminSite(health, AuthorityCertificate(lambda: authority().pem), reactor)
+        listening_service(config.admin.endpoint, admin, reactor=reactor).setServiceParent(front)
+    front.setServiceParent(service)
+    return service
+
+
+@frozen
+class _Cache:
+    """The rooms that keep something."""
+
+    store: Store
+    index: Index
+    reader: FileReader
+    fills: Fills
+    manifests: Manifests
+    freshness: Freshness
+
+
+def _cache(config: Config, reactor: Any, threads: Threads) -> _Cache:
     disk = threads.worker("disk", _DISK_THREADS)
     hashing = threads.worker("hash", _HASH_THREADS)
     # A flush may take seconds on a slow disk: reads and writes must not wait behind it.
     commits = threads.worker("commit", _COMMIT_THREADS)
-    index_worker = threads.worker("index", 1)
-    log_worker = threads.worker("log", 1)
-
-    access_log = AccessLog(
-        clock,
-        log_worker,
-        sys.__stdout__.fileno() if sys.__stdout__ is not None else 1,
-        format_json if config.access_log is AccessLogFormat.JSON else format_logfmt,
-    )
+    limit = config.limits.manifest_size
     store = Store(config.cache.directory)
-    index = Index(config.cache.directory / "index.sqlite", clock, index_worker)
+    index = Index(config.cache.directory / "index.sqlite", reactor, threads.worker("index", 1))
     reader = FileReader(disk)
-    fills = Fills(store, clock, disk, hashing, config.timeouts.silence, index.put_blob, commits)
+    fills = Fills(store, reactor, disk, hashing, config.timeouts.silence, index.put_blob, commits)
     manifests = Manifests(
-        store,
-        index,
-        clock,
-        disk,
-        reader,
-        config.limits.manifest_size,
-        commits=commits,
-        hashing=hashing,
+        store, index, reactor, disk, reader, limit, commits=commits, hashing=hashing
     )
-    rooms = _rooms(options, reactor, store, index, fills, manifests, reader)
-
-    service = RegproxyService(log_to_stderr=options.logs_by_default)
-    CacheService(threads, store, index, access_log).setServiceParent(service)
-    front = MultiService()
-    front.setServiceParent(service)
-    connections = Connections(config.limits.connections)
-    for number, listener in enumerate(config.listeners):
-        site = LimitedSite(
-            RegistryResource(rooms, clock, access_log),
-            ClientLimits(
-                header_size=config.limits.header_size,
-                request_headers=config.timeouts.request_headers,
-                idle=config.timeouts.idle,
-                write_stall=config.timeouts.write_stall,
-            ),
-            connections,
-            access_log,
-            reactor,
-        )
-        tls = _tls(listener, f"listeners[{number}]", options.file)
-        Listener(
-            reactor, clock, listener.endpoint, site, tls, config.timeouts.drain
-        ).setServiceParent(front)
-    if config.admin.endpoint is not None:
-        health = Health(lambda: {"fills": len(fills)})
-        listening_service(
-            config.admin.endpoint, AdminSite(health, reactor), reactor=reactor
-        ).setServiceParent(front)
-    return service
+    freshness = Freshness(index, manifests, reactor, limit)
+    return _Cache(store, index, reader, fills, manifests, freshness)
 
 
 def _rooms(
     options: Options,
     reactor: Any,
-    store: Store,
-    index: Index,
-    fills: Fills,
-    manifests: Manifests,
-    reader: FileReader,
+    cache: _Cache,
+    policy: TunnelPolicy,
+    seals: Seals,
+    authority: Callable[[], CertificateAuthority],
 ) -> Rooms:
     """What a request's pipeline walks through."""
     config = options.settings
-    clock: IReactorTime = reactor
-    limit = config.limits.manifest_size
+    silence, stall = config.timeouts.silence, config.timeouts.write_stall
+    # What comes back with it has been here; processes may stand in a row, so each has its own.
+    via = f"regproxy-{secrets.token_hex(8)}"
+    registries = config.registries
+    exchanges = {
+        name: _exchange(registry, config, options.file, reactor, via)
+        for name, registry in registries.items()
+    }
+    upstreams = {
+        name: _upstream(registry, config, exchanges[name], reactor)
+        for name, registry in registries.items()
+    }
     rules = {
         name: FreshnessRules(
             tag_ttl=registry.tag_ttl,
             stale_if_error=config.cache.stale_if_error,
             revalidate=config.timeouts.revalidate,
         )
-        for name, registry in config.registries.items()
+        for name, registry in registries.items()
     }
-    silence, stall = config.timeouts.silence, config.timeouts.write_stall
-    deliveries = Deliveries(reader, clock, stall, descriptors=reactor)
-    grants = Grants(index, lambda digest: fills.running(digest) or store.holds(digest))
+    store, fills = cache.store, cache.fills
+    grants = Grants(cache.index, lambda digest: fills.running(digest) or store.holds(digest))
+    deliveries = Deliveries(cache.reader, reactor, stall, descriptors=reactor)
+    passing = PassingAnswers(reactor, silence, stall, via)
+    offered = frozenset(n for n, each in registries.items() if each.push is RelayPolicy.RELAY)
+    checked = make_checked_agent(
+        reactor, lambda host: policy.reach(host, host.port or HTTP_PORT), config.timeouts.connect
+    )
     return Rooms(
         lookup=config,
-        upstreams={
-            name: _upstream(registry, config, options.file, reactor)
-            for name, registry in config.registries.items()
-        },
-        manifests=ManifestAnswers(manifests, Freshness(index, manifests, clock, limit), rules),
-        blobs=BlobAnswers(store, index, fills, grants, deliveries, silence),
-        relays=RelayAnswers(clock, silence, stall),
+        upstreams=upstreams,
+        manifests=ManifestAnswers(cache.manifests, cache.freshness, rules),
+        blobs=BlobAnswers(store, cache.index, fills, grants, deliveries, silence),
+        relays=RelayAnswers(reactor, silence, stall),
+        uploads=Uploads(passing, cache.freshness, cache.index, config, offered, seals),
+        passing=passing,
+        others=_others(config, upstreams, exchanges, reactor),
+        forward=ForwardProxy(policy, Exchange(checked, reactor, via), passing, reactor),
+        pages=Pages(lambda: authority().pem, config),
         headers_timeout=config.timeouts.headers,
+        via=via,
     )
 
 
-def _upstream(registry: Registry, config: Config, file: str, reactor: Any) -> Upstream:
-    """One registry, with a pool of connections of its own."""
-    agent = make_agent(
+def _exchange(registry: Registry, config: Config, file: str, reactor: Any, via: str) -> Exchange:
+    """What asks one registry, with connections of its own."""
+    host = urlsplit(registry.upstream).hostname or ""
+    make = functools.partial(
+        make_agent,
         reactor,
         connections=registry.connections,
         connect_timeout=config.timeouts.connect,
-        certificates=_trusted(registry, file),
+        certificates=trusted_certificates(registry, file),
+        pinned={host: registry.resolve} if registry.resolve else None,
     )
-    exchange = Exchange(agent, reactor)
+    return Exchange(make(), reactor, via, unpooled=make(kept=False))
+
+
+def _upstream(registry: Registry, config: Config, exchange: Exchange, reactor: Any) -> Upstream:
+    """One registry."""
     tokens = AnonymousTokens(exchange, reactor, registry.upstream, config.timeouts.headers)
     return Upstream(
         registry.name,
@@ -224,51 +260,99 @@ def _upstream(registry: Registry, config: Config, file: str, reactor: Any) -> Up
     )
 
 
-def _tls(listener: ListenerConfig, key: str, file: str) -> CertificateOptions | None:
-    """What a listener shows its clients, None for a plain one.
+def _others(
+    config: Config,
+    upstreams: Mapping[str, Upstream],
+    exchanges: Mapping[str, Exchange],
+    reactor: Any,
+) -> Mapping[str, Destination]:
+    """Where each registry's requests go that are none of the API, if they may be relayed."""
+    others: dict[str, Destination] = {}
+    for name, registry in config.registries.items():
+        if registry.other_requests is RelayPolicy.RELAY:
+            host = SEARCH_HOSTS.get(registry.upstream)
+            others[name] = (
+                Passage(name, host, exchanges[name], reactor) if host else upstreams[name]
+            )
+    return others
 
-    Args:
-        listener: Its configuration.
-        key: Where that stands.
-        file: In which file.
+
+def _front(
+    options: Options,
+    reactor: Any,
+    rooms: Rooms,
+    policy: TunnelPolicy,
+    authority: Callable[[], CertificateAuthority],
+    access_log: AccessLog,
+) -> MultiService:
+    """All listeners."""
+    config = options.settings
+    front = MultiService()
+    leaves = LeafCertificates(authority, _names(config).__contains__, reactor)
+    connections = Connections(config.limits.connections)
+    limits = ClientLimits(
+        header_size=config.limits.header_size,
+        request_headers=config.timeouts.request_headers,
+        idle=config.timeouts.idle,
+        write_stall=config.timeouts.write_stall,
+        body_silence=config.timeouts.silence,
+    )
+    for number, listener in enumerate(config.listeners):
+        resource = RegistryResource(rooms, reactor, access_log)
+        site = LimitedSite(resource, limits, connections, access_log, reactor)
+        site.connector = ConnectProxy(
+            serves=functools.partial(_intercepts, config),
+            leaves=leaves,
+            site=site,
+            policy=policy,
+            reactor=reactor,
+            connect_timeout=config.timeouts.connect,
+            idle=config.timeouts.tunnel_idle,
+            access_log=access_log,
+            connections=connections,
+        )
+        tls: IOpenSSLServerConnectionCreator | None
+        if _mints(listener):
+            tls = leaves.creator()
+        else:
+            tls = given_certificate(listener, f"listeners[{number}]", options.file)
+        Listener(
+            reactor, reactor, listener.endpoint, site, tls, config.timeouts.drain
+        ).setServiceParent(front)
+    return front
+
+
+def _mints(listener: ListenerConfig) -> bool:
+    """Whether a listener shows certificates of the local authority."""
+    return listener.tls and listener.certificate is None
+
+
+def _authority(config: Config) -> CertificateAuthority:
+    """The authority that signs what clients are shown; the local one is made on first use.
 
     Raises:
-        SystemExit: Its files cannot be used.
+        AuthorityProblem: It cannot be used.
     """
-    certificate, private_key = listener.certificate, listener.private_key
-    if certificate is None or private_key is None:
-        return None
-    with _refused(file, f"{key}.certificate", certificate, "a file with PEM certificates"):
-        chain = load_certificates(certificate)
-    with _refused(file, f"{key}.private_key", private_key, "a file with a PEM key, not encrypted"):
-        loaded = load_private_key(private_key)
-    expected = f'the key of the certificate in "{certificate}"'
-    with _refused(file, f"{key}.private_key", private_key, expected):
-        return tls_options(chain, loaded)
+    given = config.ca
+    if given.certificate is not None and given.private_key is not None:
+        return load_authority(given.certificate, given.private_key)
+    return open_authority(config.state_directory / "ca", given.permitted_domains)
 
 
-def _trusted(registry: Registry, file: str) -> list[Certificate]:
-    """The certificates that may vouch for a registry, none for the platform's.
-
-    Raises:
-        SystemExit: Their file cannot be used.
-    """
-    path = registry.ca_file
-    if path is None:
-        return []
-    key = f'registries."{registry.name}".ca_file'
-    with _refused(file, key, path, "a file with PEM certificates"):
-        return [Certificate(crypto.X509.from_cryptography(c)) for c in load_certificates(path)]
+def _names(config: Config) -> frozenset[HostPort]:
+    """The hosts that clients ask for by TLS, which tells no port."""
+    texts = ["docker.proxy", *config.names]
+    for registry in config.registries.values():
+        texts += [registry.name, *registry.aliases, urlsplit(registry.upstream).netloc]
+    return frozenset(HostPort(parse_host(text).name) for text in texts)
 
 
-@contextlib.contextmanager
-def _refused(file: str, key: str, path: Path, expected: str) -> Iterator[None]:
-    """Ends the process with the one line that every mistake in the configuration gets."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        refusal = ConfigError(file, key, f'"{path}"', expected)
-        raise SystemExit(f"regproxy: {refusal}") from error
+def _intercepts(config: Config, host: HostPort) -> bool:
+    """Whether the proxy answers for a host inside a CONNECT, and can show a certificate for it."""
+    if config.hosted(host) is None and not config.is_own(host):
+        return False
+    permitted = config.ca.permitted_domains
+    return not permitted or permits(permitted, host)
 
 
 makeService = make_service  # noqa: N816  # the name that twistd looks for

@@ -11,9 +11,11 @@ from attrs import NOTHING, evolve, fields
 from attrs.exceptions import FrozenInstanceError
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.config import TABLES, WELL_KNOWN, Cache, Config, Listener, Registry
+from regproxy.config import TABLES, Config
 from regproxy.config_file import known_keys, load_config
+from regproxy.config_tables import Cache, Listener, Registry
 from regproxy.config_values import KINDS, KeyReader, written_duration, written_size
+from regproxy.config_well_known import WELL_KNOWN
 from regproxy.model.names import parse_registry
 from regproxy.model.route import RegistryLookup
 
@@ -107,7 +109,7 @@ class MetadataTests(SynchronousTestCase):
         for table in TABLES.values():
             self.assertTrue(table.__doc__)
             for key in fields(table):
-                if key.name not in {"name", "_canonical"}:
+                if key.name not in {"name", "_canonical", "_hosts"}:
                     self.assertIn(
                         key.metadata["kind"], {*KINDS, "table", "tables", "tables by name"}
                     )
@@ -172,6 +174,7 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(config.registries["docker.io"].tag_ttl, 3600)
         self.assertEqual(config.registries["ghcr.io"].tag_ttl, 300)
         self.assertEqual(config.find("registry.corp"), "registry.corp:5000")
+        self.assertEqual(config.registries["registry.corp:5000"].resolve, ("10.1.2.3",))
         self.assertEqual(config.timeouts, Config().timeouts)
         self.assertEqual(config.limits, Config().limits)
         self.assertEqual(config.cache, Cache())

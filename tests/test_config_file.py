@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from regproxy.config import WELL_KNOWN, AccessLogFormat, Cache, Config, Listener
-from regproxy.config_file import ConfigError, key_path, load_config
+from regproxy.config import Config
+from regproxy.config_file import ConfigError, load_config
+from regproxy.config_tables import AccessLogFormat, Cache, Listener, RelayPolicy
+from regproxy.config_well_known import WELL_KNOWN
 
 NOBODY = 65_534
 FILE = "expected the path of a readable file"
@@ -147,6 +149,35 @@ class LoadTests(FileTestCase):
         config = self.load('default_registry = "Index.Docker.IO"')
         self.assertEqual(config.default_registry, "docker.io")
 
+    def test_ways_in(self) -> None:
+        """The keys for ways in and out are there, each value in its one spelling."""
+        config = self.load(
+            'names = ["Proxy.Corp.", "proxy.corp:5000", "[FD00::05]:5000", "10.1.2.4"]\n'
+            '[registries."quay.io"]\npush = "relay"\nother_requests = "deny"\n'
+            'resolve = ["10.1.2.3", "FD00::05"]\n'
+            '[connect]\ntunnel = ["*.Example.com:443", "[fd00::/8]:*"]\n'
+            '[timeouts]\ntunnel_idle = "1h"'
+        )
+        self.assertEqual(
+            config.names, ("proxy.corp", "proxy.corp:5000", "[fd00::5]:5000", "10.1.2.4")
+        )
+        quay = config.registries["quay.io"]
+        self.assertIs(quay.push, RelayPolicy.RELAY)
+        self.assertIs(quay.other_requests, RelayPolicy.DENY)
+        self.assertEqual(quay.resolve, ("10.1.2.3", "fd00::5"))
+        self.assertEqual(config.connect.tunnel, ("*.Example.com:443", "[fd00::/8]:*"))
+        self.assertEqual(config.timeouts.tunnel_idle, 3600)
+
+    def test_closed_by_default(self) -> None:
+        """Without being told, nothing is tunnelled or pushed, and the file can say so."""
+        for text in ("", "[connect]\ntunnel = false"):
+            config = self.load(text)
+            self.assertIs(config.connect.tunnel, False)
+            for registry in config.registries.values():
+                self.assertIs(registry.push, RelayPolicy.DENY)
+                self.assertIs(registry.other_requests, RelayPolicy.RELAY)
+        self.assertIs(self.load("[connect]\ntunnel = true").connect.tunnel, True)
+
     def test_units(self) -> None:
         """Durations and sizes become seconds and bytes."""
         config = self.load(
@@ -248,16 +279,3 @@ class UnreadableTests(FileTestCase):
         with self.assertRaises(ConfigError) as caught:
             load_config(self.directory / "a\nb\udcff.toml", {})
         self.assertIn("/a\\nb\\udcff.toml: found no such file", str(caught.exception))
-
-
-class KeyPathTests(SynchronousTestCase):
-    """A path is written as TOML would."""
-
-    def test_written(self) -> None:
-        """Keys are bare or quoted; elements have their index."""
-        self.assertEqual(
-            key_path(("registries", "docker.io", "aliases", 1)), 'registries."docker.io".aliases[1]'
-        )
-        self.assertEqual(key_path(("listeners", 0, "tls")), "listeners[0].tls")
-        self.assertEqual(key_path(("",)), '""')
-        self.assertEqual(key_path(()), "")

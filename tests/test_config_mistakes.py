@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regproxy.config import TABLES, WELL_KNOWN
+from regproxy.config import TABLES
 from regproxy.config_file import ConfigError, known_keys
 from tests.test_config_file import FILE, FileTestCase
 
@@ -47,6 +47,17 @@ SIZE = 'expected a size such as "16KiB" or "4MiB", or a number of bytes'
 NAME = 'expected a registry name such as "quay.io" or "registry.corp:5000"'
 ORIGIN = 'expected a URL of scheme, host and port such as "https://registry.corp:5000"'
 ENDPOINT = 'expected an endpoint such as "tcp:5000"'
+HOST = 'expected a host or host:port such as "proxy.corp" or "proxy.corp:5000"'
+ADDRESS = 'expected an IP address such as "10.1.2.3" or "fd00::5"'
+DOMAIN = (
+    'expected a domain, an IP address or a network such as "corp.example", "10.1.2.3" or "fd00::/8"'
+)
+PATTERN = (
+    'expected a pattern of host and port such as "example.com:443", "*.example.com:*", '
+    '"10.0.0.0/8:22" or "[fd00::5]:443"'
+)
+TUNNEL = 'expected true, false or an array of patterns such as "example.com:443"'
+POLICY = 'expected "deny" or "relay"'
 PLAIN = "expected a plain endpoint, with tls = true beside it for TLS"
 PORT = "expected tcp with a port from 0 to 65535"
 
@@ -56,6 +67,7 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
         ("5", f"found 5, {NAME}"),
         ('"docker io"', f'found "docker io", {NAME}'),
     ],
+    ("", "names"): [('"proxy.corp"', 'found "proxy.corp", expected an array of hosts')],
     ("", "state_directory"): [
         ("true", f"found true, {DIRECTORY}"),
         ('"~/state"', f'found "~/state", {DIRECTORY}, with the home directory spelt out'),
@@ -73,6 +85,8 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
             'found an array, expected a table for each registry, as [registries."quay.io"]',
         )
     ],
+    ("", "ca"): [('"ca.pem"', 'found "ca.pem", expected a table')],
+    ("", "connect"): [('"10s"', 'found "10s", expected a table')],
     ("", "timeouts"): [("10", "found 10, expected a table")],
     ("", "limits"): [("2026-01-01", "found a date or time, expected a table")],
     ("", "access_log"): [
@@ -126,6 +140,24 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
         ("1.5", "found 1.5, expected an integer"),
         ("true", "found true, expected an integer"),
     ],
+    ("registries", "resolve"): [
+        ('"10.1.2.3"', 'found "10.1.2.3", expected an array of IP addresses'),
+    ],
+    ("registries", "push"): [
+        ('"rely"', f'found "rely", {POLICY} (did you mean "relay"?)'),
+        ("true", f"found true, {POLICY}"),
+    ],
+    ("registries", "other_requests"): [('"dny"', f'found "dny", {POLICY} (did you mean "deny"?)')],
+    ("ca", "certificate"): [('"none.pem"', f'found "none.pem": no such file, {FILE}')],
+    ("ca", "private_key"): [("5", f"found 5, {FILE}")],
+    ("ca", "permitted_domains"): [
+        ('"quay.io"', 'found "quay.io", expected an array of domains, IP addresses and networks'),
+    ],
+    ("connect", "tunnel"): [
+        ('"example.com:443"', f'found "example.com:443", {TUNNEL}'),
+        ("1", f"found 1, {TUNNEL}"),
+    ],
+    ("timeouts", "tunnel_idle"): [("0", f"found 0, {DURATION}, from 1ms to 1d")],
     ("timeouts", "connect"): [("0", f"found 0, {DURATION}, from 1ms to 1d")],
     ("timeouts", "headers"): [('"2d"', f'found "2d", {DURATION}, from 1ms to 1d')],
     ("timeouts", "silence"): [("inf", f"found inf, {DURATION}")],
@@ -171,6 +203,23 @@ class WrongValueTests(FileTestCase):
             self.refusal('listeners = [{endpoint = "tcp:0"}, 5]'),
             "listeners[1]: found 5, expected a table",
         )
+        for text, message in (
+            ('names = ["proxy.corp", "a b"]', f'names[1]: found "a b", {HOST}'),
+            (
+                '[registries."quay.io"]\nresolve = ["quay.io"]',
+                f'registries."quay.io".resolve[0]: found "quay.io", {ADDRESS}',
+            ),
+            (
+                '[ca]\npermitted_domains = ["quay.io", "*.corp"]',
+                f'ca.permitted_domains[1]: found "*.corp", {DOMAIN} (did you mean "corp"?)',
+            ),
+            (
+                '[connect]\ntunnel = ["*:443", "b.corp", 5]',
+                f'connect.tunnel[1]: found "b.corp", {PATTERN} (did you mean "b.corp:443"?)',
+            ),
+            ("[connect]\ntunnel = [true]", f"connect.tunnel[0]: found true, {PATTERN}"),
+        ):
+            self.assertEqual(self.refusal(text), message)
 
     def test_registry_tables(self) -> None:
         """A registry has a valid name, once, and a table."""
@@ -241,6 +290,18 @@ class UnknownKeyTests(FileTestCase):
             ('[registries."docker.io"]\nalias = []', 'registries."docker.io".alias', "aliases"),
             ('[[listeners]]\nendpont = "tcp:5000"', "listeners[0].endpont", "endpoint"),
             ("[timeouts]\nwritestall = 5", "timeouts.writestall", "write_stall"),
+            ("[timeouts]\ntunel_idle = 5", "timeouts.tunel_idle", "tunnel_idle"),
+            ('name = ["proxy.corp"]', "name", "names"),
+            ("[conect]\ntunnel = true", "conect", "connect"),
+            ("[connect]\ntunnels = true", "connect.tunnels", "tunnel"),
+            ("[ca]\npermited_domain = []", "ca.permited_domain", "permitted_domains"),
+            (
+                '[registries.r]\nother_request = "deny"',
+                "registries.r.other_request",
+                "other_requests",
+            ),
+            ("[registries.r]\nresolv = []", "registries.r.resolv", "resolve"),
+            ('[registries.r]\npushes = "relay"', "registries.r.pushes", "push"),
         ):
             message = self.refusal(text)
             self.assertTrue(
@@ -255,6 +316,10 @@ class UnknownKeyTests(FileTestCase):
             ('endpoint = "tcp:5000"', '"listeners[0].endpoint"'),
             ('upstream = "https://x"', 'registries."NAME".upstream'),
             ('[cache]\naccess_log = "json"', '"access_log"'),
+            ("tunnel = true", '"connect.tunnel"'),
+            ("permitted_domains = []", '"ca.permitted_domains"'),
+            ('push = "relay"', 'registries."NAME".push'),
+            ('[connect]\nnames = ["proxy.corp"]', '"names"'),
         ):
             message = self.refusal(text)
             self.assertTrue(message.endswith(f" (did you mean {meant}?)"), message)
@@ -282,100 +347,4 @@ class UnknownKeyTests(FileTestCase):
         self.assertEqual(
             self.refusal("[[listeners]]\ntls = false"),
             "listeners[0].endpoint: found nothing, expected this key, which is required",
-        )
-
-
-class TogetherTests(FileTestCase):
-    """Keys that are right alone may be wrong together."""
-
-    def test_shared_names(self) -> None:
-        """A name means one registry; the one to blame stands in the file."""
-        for text, path, name, owner in (
-            (
-                '[registries."registry-1.docker.io"]',
-                'registries."registry-1.docker.io"',
-                "registry-1.docker.io",
-                "docker.io",
-            ),
-            (
-                '[registries.hub]\naliases = ["h", "Index.docker.io"]',
-                "registries.hub.aliases[1]",
-                "index.docker.io",
-                "docker.io",
-            ),
-            (
-                '[registries.hub]\naliases = ["docker.io"]\n[registries."docker.io"]',
-                "registries.hub.aliases[0]",
-                "docker.io",
-                "docker.io",
-            ),
-            (
-                '[registries.a]\naliases = ["c"]\n[registries.b]\naliases = ["c"]',
-                "registries.b.aliases[0]",
-                "c",
-                "a",
-            ),
-            ('[registries.a]\naliases = ["b"]\n[registries.b]', "registries.b", "b", "a"),
-        ):
-            self.assertEqual(
-                self.refusal(text),
-                f'{path}: found "{name}", which is a name of {owner}, expected a name that no '
-                "other registry has",
-            )
-        self.load('[registries.a]\naliases = ["a", "b", "b"]')
-
-    def test_default_registry(self) -> None:
-        """The default registry is configured."""
-        known = ", ".join(sorted(WELL_KNOWN))
-        self.assertEqual(
-            self.refusal('default_registry = "quai.io"'),
-            f'default_registry: found "quai.io", expected a configured registry: {known} '
-            '(did you mean "quay.io"?)',
-        )
-        self.assertEqual(
-            self.refusal("well_known = false"),
-            'default_registry: found "docker.io", expected a configured registry: there is none',
-        )
-
-    def test_endpoints(self) -> None:
-        """Nothing is listened on twice, the admin endpoint's default included."""
-        for text, path in (
-            ('listeners = [{endpoint = "tcp:80"}, {endpoint = "tcp:80"}]', "listeners[1]"),
-            ('listeners = [{endpoint = "tcp:5001:interface=127.0.0.1"}]', "admin"),
-        ):
-            message = self.refusal(text)
-            self.assertTrue(message.startswith(f"{path}.endpoint: found "), message)
-            self.assertTrue(
-                message.endswith(
-                    ", as listeners[0].endpoint has it, expected an endpoint of its own"
-                )
-            )
-
-    def test_tls(self) -> None:
-        """TLS needs certificate and key, and they need TLS."""
-        (self.directory / "a.pem").touch()
-        listener = '[[listeners]]\nendpoint = "tcp:443"\n'
-        for text, message in (
-            (
-                "tls = true",
-                f"certificate: found nothing, {FILE}, since tls is true",
-            ),
-            (
-                'tls = true\ncertificate = "a.pem"',
-                f"private_key: found nothing, {FILE}, since tls is true",
-            ),
-            (
-                'private_key = "a.pem"',
-                "tls: found no TLS, expected tls = true, since private_key is given",
-            ),
-        ):
-            self.assertEqual(self.refusal(listener + text), f"listeners[0].{message}")
-
-    def test_ca_file(self) -> None:
-        """Certificate authorities for an upstream without TLS are a mistake."""
-        (self.directory / "ca.pem").touch()
-        self.assertEqual(
-            self.refusal('[registries."r.corp"]\nca_file = "ca.pem"\nupstream = "http://r.corp"'),
-            'registries."r.corp".upstream: found "http://r.corp", expected an https URL, since '
-            "ca_file is given",
         )

@@ -10,8 +10,8 @@ from attrs import fields_dict
 from twisted.trial.unittest import SynchronousTestCase
 
 import regproxy
-from regproxy.config import Limits, Timeouts
 from regproxy.config_file import load_config
+from regproxy.config_tables import Limits, Timeouts
 from regproxy.front.accesslog import Entry, format_logfmt
 from regproxy.model import errors
 from regproxy.model.outcome import Outcome
@@ -89,7 +89,7 @@ class LogPageTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """The fields of a line are explained, in their order."""
-        line = format_logfmt(Entry(note="why"), 0.0)
+        line = format_logfmt(Entry(received=1, note="why"), 0.0)
         documented = [row[0] for row in self.rows if len(row) == 2]
         self.assertEqual(documented[2:], re.findall(r"(\w+)=", line))
 

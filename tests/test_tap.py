@@ -103,7 +103,7 @@ class OptionsTests(SynchronousTestCase):
             '[admin]\nendpoint = ""\n'
         )
         reactor = MemoryReactorClock()
-        _, front = list(IServiceCollection(make_service(options, reactor)))
+        *_, front = list(IServiceCollection(make_service(options, reactor)))
         self.assertEqual([type(service) for service in front], [Listener, Listener])
         self.assertEqual(reactor.tcpServers, [])
         self.assertFalse((self.directory / "cache").exists())

@@ -1,4 +1,4 @@
-"""``/healthz``: whether the proxy serves, for load balancers and container runtimes."""
+"""The admin endpoint: ``/healthz`` for load balancers and container runtimes, ``/ca.crt``."""
 
 from __future__ import annotations
 
@@ -32,19 +32,48 @@ class Health(Resource):
         return json.dumps(facts).encode("ascii") + b"\n"
 
 
+class AuthorityCertificate(Resource):
+    """The certificate that clients are to trust, from an endpoint that operators trust."""
+
+    isLeaf = True
+
+    def __init__(self, pem: Callable[[], bytes]) -> None:
+        """Args:
+        pem: Gives the certificate in PEM; raises ValueError or OSError when there is none.
+        """
+        super().__init__()
+        self._pem = pem
+
+    def render_GET(self, request: Request) -> bytes:
+        """The answer."""
+        try:
+            pem = self._pem()
+        except (OSError, ValueError) as problem:
+            request.setResponseCode(503)
+            request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+            return f"{problem}\n".encode()
+        # RFC 8555 section 9.1.
+        request.setHeader(b"Content-Type", b"application/pem-certificate-chain")
+        return pem
+
+
 class AdminSite(Site):
     """The admin endpoint; probers come every few seconds, so nothing is logged of them."""
 
     noisy = False
     displayTracebacks = False
 
-    def __init__(self, health: Health, reactor: IReactorTime) -> None:
+    def __init__(
+        self, health: Health, authority: AuthorityCertificate, reactor: IReactorTime
+    ) -> None:
         """Args:
         health: Answers ``/healthz``.
+        authority: Answers ``/ca.crt``.
         reactor: Runs timeouts.
         """
         root = Resource()
         root.putChild(b"healthz", health)
+        root.putChild(b"ca.crt", authority)
         super().__init__(root, reactor=reactor)
 
     def log(self, request: Any) -> None:

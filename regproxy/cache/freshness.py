@@ -19,6 +19,7 @@ from regproxy.upstream.client import ManifestHead, Upstream
 _log = Logger()
 
 _Key = tuple[str, str, str, int]
+_Flight = tuple[_Key, int]
 
 _NOT_THERE = (401, 403, 404, 410)
 """Statuses that say something of the tag; anything else says that the registry is in trouble."""
@@ -58,8 +59,18 @@ class Freshness:
         self._manifests = manifests
         self._clock = clock
         self._limit = limit
-        self._gets: SingleFlight[_Key, ServedManifest] = SingleFlight(clock)
-        self._heads: SingleFlight[_Key, ManifestHead | None] = SingleFlight(clock)
+        self._forgotten = 0
+        self._gets: SingleFlight[_Flight, ServedManifest] = SingleFlight(clock)
+        self._heads: SingleFlight[_Flight, ManifestHead | None] = SingleFlight(clock)
+
+    def forget(self, registry: str, repository: str, tag: str) -> None:
+        """The tag may mean something else from now on: the next request for it asks upstream.
+
+        Questions that are under way tell those who wait for them what the tag meant before; nobody
+        joins them any more, and nothing of them is remembered.
+        """
+        self._forgotten += 1
+        self._index.forget_tag(registry, repository, tag)
 
     async def get(
         self,
@@ -171,8 +182,9 @@ class Freshness:
             now = await self._head(upstream, key, deadline)
             if now is not None:
                 return _head_of(now)
-        joined = key in self._gets
-        flight = self._gets.call(key, lambda: self._ask_body(upstream, key))
+        flying = (key, self._forgotten)
+        joined = flying in self._gets
+        flight = self._gets.call(flying, lambda: self._ask_body(upstream, key))
         served = await deadline.bound(flight, upstream.name)
         if joined and served.outcome is Outcome.MISS:
             return evolve(served, outcome=Outcome.JOIN)
@@ -180,11 +192,13 @@ class Freshness:
 
     async def _head(self, upstream: Upstream, key: _Key, deadline: Deadline) -> ManifestHead | None:
         """What the registry tells of the tag, None if it knows no HEAD."""
-        flight = self._heads.call(key, lambda: self._ask_head(upstream, key))
+        flying = (key, self._forgotten)
+        flight = self._heads.call(flying, lambda: self._ask_head(upstream, key))
         return await deadline.bound(flight, upstream.name)
 
     async def _ask_head(self, upstream: Upstream, key: _Key) -> ManifestHead | None:
         _, repository, tag, variant = key
+        asked = self._clock.seconds()
         deadline = Deadline.after(self._clock, upstream.headers_timeout)
         try:
             now = await upstream.head_manifest(repository, tag, accept_header(variant), deadline)
@@ -196,11 +210,11 @@ class Freshness:
             raise
         self._answered(upstream)
         if now.digest is not None:
-            self._remember(key, now.digest)
+            self._remember(key, now.digest, asked)
         return now
 
-    def _remember(self, key: _Key, digest: Digest) -> None:
-        """Upstream says that the tag means *digest*.
+    def _remember(self, key: _Key, digest: Digest, asked: float) -> None:
+        """Upstream, asked at that moment, says that the tag means *digest*.
 
         A manifest that is still to be fetched does not take the place of one that is stored: if
         upstream goes down now, that is what there is. The client comes back for the digest.
@@ -213,12 +227,13 @@ class Freshness:
             or self._manifests.holds(registry, repository, digest)
             or not self._manifests.holds(registry, repository, known.digest)
         ):
-            self._index.put_tag(*key, digest)
+            self._index.put_tag(*key, digest, asked=asked)
         else:
-            self._index.put_tag(*_told(key), digest)
+            self._index.put_tag(*_told(key), digest, asked=asked)
 
     async def _ask_body(self, upstream: Upstream, key: _Key) -> ServedManifest:
         registry, repository, tag, variant = key
+        asked = self._clock.seconds()
         deadline = Deadline.after(self._clock, upstream.headers_timeout)
         body = await upstream.get_manifest(
             repository, tag, accept_header(variant), self._limit, deadline
@@ -226,7 +241,7 @@ class Freshness:
         served = await self._manifests.keep(registry, repository, body, None)
         self._answered(upstream)
         if served.outcome is Outcome.MISS and served.digest is not None:
-            self._index.put_tag(*key, served.digest)
+            self._index.put_tag(*key, served.digest, asked=asked)
         return served
 
     def _failed(self, upstream: Upstream, error: RegistryError) -> None:

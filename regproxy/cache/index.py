@@ -20,47 +20,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from regproxy.cache import statements
 from regproxy.model.digest import Digest
 from regproxy.worker import Worker
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tags (
-    registry TEXT NOT NULL, repository TEXT NOT NULL, tag TEXT NOT NULL, variant INTEGER NOT NULL,
-    digest TEXT NOT NULL, verified REAL NOT NULL,
-    PRIMARY KEY (registry, repository, tag, variant)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS holdings (
-    registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
-    media_type TEXT,
-    PRIMARY KEY (registry, repository, digest)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS blobs (
-    digest TEXT NOT NULL PRIMARY KEY, size INTEGER NOT NULL, used REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS links (
-    manifest TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (manifest, digest)
-) WITHOUT ROWID;
-"""
-
-_TAG = """SELECT digest, verified FROM tags
-WHERE registry = ? AND repository = ? AND tag = ? AND variant = ?"""
-_PUT_TAG = "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?)"
-_DROP_TAG = "DELETE FROM tags WHERE registry = ? AND repository = ? AND tag = ? AND variant = ?"
-_HOLDING = """SELECT h.media_type, b.size FROM holdings h LEFT JOIN blobs b ON b.digest = h.digest
-WHERE h.registry = ? AND h.repository = ? AND h.digest = ?"""
-_PUT_HOLDING = """INSERT INTO holdings VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET media_type = coalesce(excluded.media_type, media_type)"""
-_SIZE = "SELECT size FROM blobs WHERE digest = ?"
-_PUT_BLOB = """INSERT INTO blobs VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET size = excluded.size, used = excluded.used"""
-_DROP_BLOB = "DELETE FROM blobs WHERE digest = ?"
-_USE_BLOB = "UPDATE blobs SET used = ? WHERE digest = ?"
-_PUT_LINK = "INSERT OR IGNORE INTO links VALUES (?, ?, ?)"
-
-_NO_MEDIA_TYPE: tuple[str | None] = (None,)
+_FORGOTTEN_KEPT = 4096
+"""Tags of which it is remembered in memory when they were last forgotten."""
 _BUSY_SECONDS = 5.0
 _USE_SECONDS = 30.0
 
@@ -95,6 +60,23 @@ class Holding:
     size: int | None
 
 
+@frozen
+class _Held:
+    """A holding that is still to be committed.
+
+    Attributes:
+        media_type: None for what is committed already.
+        anew: Whether what is committed does not count.
+    """
+
+    media_type: str | None
+    anew: bool
+
+
+_HELD = _Held(None, anew=False)
+_HELD_ANEW = _Held(None, anew=True)
+
+
 class Index:
     """Tables beside the blobs; any trouble with them makes the cache colder, never a pull fail."""
 
@@ -112,6 +94,7 @@ class Index:
         self._queue: list[tuple[str, Sequence[_Row]]] = []
         self._pending: dict[Hashable, Any] = {}
         self._writing: Deferred[None] | None = None
+        self._forgotten: dict[tuple[str, str, str], float] = {}
         self._used: dict[str, float] = {}
         self._use_call: IDelayedCall | None = None
         self._in_trouble = False
@@ -150,13 +133,14 @@ class Index:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = NORMAL")
         (version,) = writer.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
+        if version > statements.SCHEMA_VERSION:
             raise ValueError(
                 f"{self._path}: written by a newer regproxy (index version {version}, "
-                f"this one knows {SCHEMA_VERSION}); move it away to start with an empty index"
+                f"this one knows {statements.SCHEMA_VERSION}); move it away to start with an "
+                "empty index"
             )
-        writer.executescript(_SCHEMA)
-        writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        writer.executescript(statements.SCHEMA)
+        writer.execute(f"PRAGMA user_version = {statements.SCHEMA_VERSION}")
         self._reader = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=0, isolation_level=None
         )
@@ -182,61 +166,117 @@ class Index:
         key = (registry, repository, tag, variant)
         row = self._pending.get(("tag", *key), False)
         if row is False:
-            row = self._select(_TAG, key)
-        return None if row is None else Tag(Digest.parse(row[0]), row[1])
+            row = self._select(statements.TAG, key)
+        if row is None or (self._forgotten and self._is_forgotten(key, row[1])):
+            return None
+        return Tag(Digest.parse(row[0]), row[1])
 
     def holding(self, registry: str, repository: str, digest: Digest) -> Holding | None:
         """How *repository* is known to hold *digest*, None if it is not."""
         key = (registry, repository, str(digest))
         if self._pending:
-            pending = self._pending.get(("holding", *key))
-            row = self._select(_HOLDING, key)
-            if pending is not None:
-                media_type = pending[0] or (row[0] if row else None)
+            pending: _Held | bool | None = self._pending.get(("holding", *key), False)
+            if pending is None:
+                return None
+            if isinstance(pending, _Held):
+                media_type = pending.media_type
+                if media_type is None and not pending.anew:
+                    row = self._select(statements.HOLDING, key)
+                    media_type = row[0] if row else None
                 return Holding(media_type, self.size(digest))
+            row = self._select(statements.HOLDING, key)
             return None if row is None else Holding(row[0], self.size(digest))
-        row = self._select(_HOLDING, key)
+        row = self._select(statements.HOLDING, key)
         return None if row is None else Holding(*row)
 
     def size(self, digest: Digest) -> int | None:
         """The size in bytes of a stored blob, None if it is not remembered."""
         row = self._pending.get(("blob", str(digest)), False)
         if row is False:
-            row = self._select(_SIZE, (str(digest),))
+            row = self._select(statements.SIZE, (str(digest),))
         return None if row is None else int(row[0])
 
     # Statements
 
     def put_tag(
-        self, registry: str, repository: str, tag: str, variant: int, digest: Digest
+        self,
+        registry: str,
+        repository: str,
+        tag: str,
+        variant: int,
+        digest: Digest,
+        *,
+        asked: float | None = None,
     ) -> None:
-        """Upstream says now that *tag* means *digest*."""
+        """Upstream says that *tag* means *digest*.
+
+        Args:
+            registry: Which registry says so.
+            repository: Of which repository.
+            tag: The tag.
+            variant: To clients that accept this.
+            digest: What it means.
+            asked: When upstream was asked, in the clock's seconds; now by default. An answer to a
+                question from before the tag was forgotten is not kept.
+        """
         key = (registry, repository, tag, variant)
-        value = (str(digest), self._clock.seconds())
-        self._put(("tag", *key), value, _PUT_TAG, (*key, *value))
+        now = self._clock.seconds()
+        asked = now if asked is None else asked
+        if self._is_forgotten(key, asked):
+            return
+        value = (str(digest), now)
+        row = (*key, *value, registry, repository, tag, asked)
+        self._put(("tag", *key), value, statements.PUT_TAG, row)
+
+    def forget_tag(self, registry: str, repository: str, tag: str) -> None:
+        """Nothing that was heard of *tag* until now counts any more, for any variant.
+
+        That holds for every process that shares the index, and for answers still to come to what
+        was asked before.
+        """
+        key, now = (registry, repository, tag), self._clock.seconds()
+        self._forgotten.pop(key, None)
+        self._forgotten[key] = now
+        if len(self._forgotten) > _FORGOTTEN_KEPT:
+            del self._forgotten[next(iter(self._forgotten))]
+        self._queue.append((statements.FORGET_TAG, [key]))
+        self._queue.append((statements.NOTE_FORGOTTEN, [(*key, now)]))
+        self._start()
+
+    def _is_forgotten(self, key: tuple[str, str, str, int], moment: float) -> bool:
+        """Whether what was known at *moment* has been forgotten since."""
+        forgotten = self._forgotten.get(key[:3])
+        return forgotten is not None and moment <= forgotten
 
     def drop_tag(self, registry: str, repository: str, tag: str, variant: int) -> None:
         """Upstream says now that *tag* is not there."""
         key = (registry, repository, tag, variant)
-        self._put(("tag", *key), None, _DROP_TAG, key)
+        self._put(("tag", *key), None, statements.DROP_TAG, key)
 
     def put_holding(
         self, registry: str, repository: str, digest: Digest, media_type: str | None = None
     ) -> None:
         """*repository* holds *digest*; a media type says that upstream served it as a manifest."""
         key = (registry, repository, str(digest))
-        (pending,) = self._pending.get(("holding", *key), (None,))
-        value = (media_type or pending,)
-        self._put(("holding", *key), value, _PUT_HOLDING, (*key, *value))
+        pending: _Held | None = self._pending.get(("holding", *key), _HELD)
+        if pending is None:
+            pending = _HELD_ANEW
+        held = _Held(media_type or pending.media_type, pending.anew)
+        self._put(("holding", *key), held, statements.PUT_HOLDING, (*key, held.media_type))
+
+    def drop_holding(self, registry: str, repository: str, digest: Digest) -> None:
+        """Whether *repository* holds *digest* is not known any more."""
+        key = (registry, repository, str(digest))
+        self._put(("holding", *key), None, statements.DROP_HOLDING, key)
 
     def put_blob(self, digest: Digest, size: int) -> None:
         """*digest* is stored and has *size* bytes."""
         row = (str(digest), size, self._clock.seconds())
-        self._put(("blob", str(digest)), (size,), _PUT_BLOB, row)
+        self._put(("blob", str(digest)), (size,), statements.PUT_BLOB, row)
 
     def drop_blob(self, digest: Digest) -> None:
         """*digest* is no longer stored."""
-        self._put(("blob", str(digest)), None, _DROP_BLOB, (str(digest),))
+        self._put(("blob", str(digest)), None, statements.DROP_BLOB, (str(digest),))
 
     def put_references(
         self, registry: str, repository: str, manifest: Digest, links: Sequence[tuple[str, int]]
@@ -248,13 +288,15 @@ class Index:
         if not links:
             return
         for digest, _ in links:
-            # What is pending already says no less.
-            self._pending.setdefault(("holding", registry, repository, digest), _NO_MEDIA_TYPE)
+            # What is pending already says no less, unless it says that this is not known.
+            key = ("holding", registry, repository, digest)
+            if self._pending.setdefault(key, _HELD) is None:
+                self._pending[key] = _HELD_ANEW
         name = str(manifest)
         self._queue.append(
-            (_PUT_HOLDING, [(registry, repository, digest, None) for digest, _ in links])
+            (statements.PUT_HOLDING, [(registry, repository, digest, None) for digest, _ in links])
         )
-        self._queue.append((_PUT_LINK, [(name, digest, size) for digest, size in links]))
+        self._queue.append((statements.PUT_LINK, [(name, digest, size) for digest, size in links]))
         self._start()
 
     def use(self, digest: Digest) -> None:
@@ -294,7 +336,7 @@ class Index:
         self._use_call = None
         if self._used:
             uses = [(when, digest) for digest, when in self._used.items()]
-            self._queue.append((_USE_BLOB, uses))
+            self._queue.append((statements.USE_BLOB, uses))
         self._used = {}
         self._start()
 

@@ -43,7 +43,8 @@ class Entry:
         reference: Tag, digest, or the path of a request that has neither.
         outcome: HIT, JOIN, MISS, REVALIDATED, STALE or RELAY; empty when none applies.
         status: The status code; 0 when the client left before there was one.
-        sent: Bytes of the body that were sent.
+        sent: Bytes of the body, or of a tunnel, that were sent.
+        received: Bytes that the client sent in a body or a tunnel; left out when there are none.
         seconds: From the request's end to the answer's end.
         note: Why the answer was cut short, empty if it was not.
     """
@@ -57,6 +58,7 @@ class Entry:
     outcome: str = ""
     status: int = 0
     sent: int = 0
+    received: int = 0
     seconds: float = 0.0
     note: str = ""
 
@@ -73,9 +75,12 @@ def _fields(entry: Entry, now: float) -> dict[str, str | int | float]:
         "repository": entry.repository or "-",
         "reference": entry.reference or "-",
         "bytes": entry.sent,
+        "received": entry.received,
         "seconds": round(entry.seconds, 4),
         "client": entry.client or "-",
     }
+    if not entry.received:
+        del fields["received"]
     if entry.note:
         fields["note"] = entry.note
     return fields

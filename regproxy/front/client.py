@@ -10,6 +10,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from regproxy.front.accesslog import Entry
+from regproxy.front.arrival import Arrival
+from regproxy.front.bodies import RequestBody
 from regproxy.front.stall import ClientGone
 from regproxy.model.errors import RegistryError
 from regproxy.model.outcome import Outcome
@@ -24,6 +26,7 @@ class Client:
 
     Attributes:
         request: Twisted's request.
+        arrival: How it reached the proxy; set before anything is served.
         entry: What the access log will say.
         gone: Whether the client has hung up.
     """
@@ -34,6 +37,7 @@ class Client:
         clock: Measures how long the answer takes.
         """
         self.request = request
+        self.arrival = Arrival("", request.uri.decode("latin-1"))
         self.gone = False
         self.finished = False
         self._clock = clock
@@ -46,14 +50,20 @@ class Client:
         request.notifyFinish().addErrback(self._left)
 
     @property
+    def body(self) -> RequestBody | None:
+        """The request's body, None without one."""
+        body: RequestBody | None = getattr(self.request, "body", None)
+        return body
+
+    @property
     def is_head(self) -> bool:
         """Whether only the head of the answer is wanted."""
         return bool(self.request.method == b"HEAD")
 
     @property
     def target(self) -> str:
-        """The request target as it came."""
-        return str(self.request.uri.decode("latin-1"))
+        """The path and query that are asked for, as they came."""
+        return self.arrival.target
 
     def header(self, name: str) -> str | None:
         """The first value of a request header, None without it."""

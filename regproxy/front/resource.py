@@ -15,27 +15,34 @@ from twisted.web.server import NOT_DONE_YET, Request
 from regproxy.cache.content import ContentFailed
 from regproxy.deadline import Deadline
 from regproxy.front.accesslog import AccessLog
+from regproxy.front.arrival import HostLookup, arrive
 from regproxy.front.blobs import BlobAnswers
 from regproxy.front.client import Client
+from regproxy.front.forward import ForwardProxy
 from regproxy.front.manifests import ManifestAnswers
+from regproxy.front.pages import Pages
+from regproxy.front.passing import Destination, PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.stall import ClientGone
-from regproxy.model.errors import RegistryError, unsupported
+from regproxy.front.uploads import Uploads
+from regproxy.model.errors import RegistryError, denied, shown, unsupported
 from regproxy.model.route import (
     Blob,
     Manifest,
     ManifestByTag,
-    RegistryLookup,
+    Other,
     Route,
     Upload,
     VersionCheck,
+    WayIn,
     parse_route,
 )
 from regproxy.upstream.client import Upstream
 
 _log = Logger()
 
-_PULLS_ONLY = unsupported("pushing through this proxy is not offered: it only serves pulls")
+_PULLS = (b"GET", b"HEAD")
+_PUSHES = (b"POST", b"PUT", b"PATCH", b"DELETE")
 _UNEXPECTED = RegistryError(500, "UNKNOWN", "regproxy has a bug; its log has the traceback")
 
 
@@ -44,20 +51,33 @@ class Rooms:
     """What the pipeline walks through.
 
     Attributes:
-        lookup: Names and aliases of registries.
+        lookup: Names and aliases of registries, and their hosts.
         upstreams: Each registry's upstream, by canonical name.
         manifests: Answers for manifests.
         blobs: Answers for blobs.
         relays: Answers for what is passed on.
+        uploads: Answers for pushes.
+        passing: Answers for what is passed on to a registry's host besides.
+        others: Where that goes, by the registry's canonical name; registries that are not in here
+            refuse it.
+        forward: Answers for what is asked of other hosts.
+        pages: The proxy's own.
         headers_timeout: Seconds until a client has the headers of its answer.
+        via: This proxy in ``Via``; what comes with it has been here before.
     """
 
-    lookup: RegistryLookup
+    lookup: HostLookup
     upstreams: Mapping[str, Upstream]
     manifests: ManifestAnswers
     blobs: BlobAnswers
     relays: RelayAnswers
+    uploads: Uploads
+    passing: PassingAnswers
+    others: Mapping[str, Destination]
+    forward: ForwardProxy
+    pages: Pages
     headers_timeout: float
+    via: str
 
 
 class RegistryResource(Resource):
@@ -85,25 +105,72 @@ class RegistryResource(Resource):
         return NOT_DONE_YET
 
     async def _answer(self, client: Client) -> None:
-        request = client.request
-        if request.path == b"/healthz":
-            client.head(200, [("Content-Type", "text/plain"), ("Content-Length", "3")], None)
-            client.finish(b"ok\n")
+        rooms = self._rooms
+        client.entry.reference = _path(client)
+        self._check_loop(client)
+        arrival = client.arrival = arrive(client.request, rooms.lookup)
+        client.entry.reference = _path(client)
+        deadline = Deadline.after(self._clock, rooms.headers_timeout)
+        if arrival.foreign is not None:
+            client.entry.way = WayIn.FORWARD.value
+            client.entry.reference = str(arrival.foreign)
+            await rooms.forward.answer(client, arrival.foreign, deadline)
             return
-        client.entry.reference = client.target.partition("?")[0][:300]
-        pulls = request.method in (b"GET", b"HEAD")
-        try:
-            route = parse_route(client.target, self._rooms.lookup)
-        except RegistryError:
-            if pulls:
-                raise
-            raise _PULLS_ONLY from None
+        if arrival.reached is None and self._own_page(client):
+            return
+        route = parse_route(arrival.target, rooms.lookup, arrival.reached)
         _describe(client, route)
-        if not pulls or isinstance(route.asked, Upload):
-            raise _PULLS_ONLY
-        await self._serve(client, route)
+        method = client.request.method
+        if isinstance(route.asked, Other):
+            await self._pass_on(client, route, deadline)
+        elif method in _PUSHES or isinstance(route.asked, Upload):
+            await rooms.uploads.answer(client, route, rooms.upstreams[route.registry], deadline)
+        elif method in _PULLS:
+            await self._serve(client, route, deadline)
+        else:
+            raise unsupported(f"found method {shown(method.decode('latin-1'))}")
 
-    async def _serve(self, client: Client, route: Route) -> None:
+    def _check_loop(self, client: Client) -> None:
+        """Stops a request that this proxy has sent, and that came back by a name's new address.
+
+        Raises:
+            RegistryError: 508.
+        """
+        if any(self._rooms.via in value for value in client.headers("via")):
+            raise RegistryError(
+                508,
+                "UNKNOWN",
+                "this request has been here before: upstream's name leads back to this proxy; "
+                "resolve, in the registry's table, pins upstream's addresses",
+            )
+
+    def _own_page(self, client: Client) -> bool:
+        """Answers with one of the proxy's own pages, if that is what is asked for."""
+        path = client.target.partition("?")[0]
+        if path.startswith("/v2/") or client.request.method not in _PULLS:
+            return False
+        if path == "/healthz":
+            media_type, body = "text/plain", b"ok\n"
+        elif (page := self._rooms.pages.find(path, client.arrival.origin)) is not None:
+            media_type, body = page.media_type, page.body
+        else:
+            return False
+        headers = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
+        client.head(200, headers, None)
+        client.finish(body)
+        return True
+
+    async def _pass_on(self, client: Client, route: Route, deadline: Deadline) -> None:
+        """Passes on what is asked of a registry's host and is none of the API."""
+        destination = self._rooms.others.get(route.registry)
+        if destination is None:
+            raise denied(
+                f"only images come from {route.registry} through this proxy: "
+                f'[registries."{route.registry}"] has other_requests = "deny"'
+            )
+        await self._rooms.passing.answer(client, client.target, destination, client.body, deadline)
+
+    async def _serve(self, client: Client, route: Route, deadline: Deadline) -> None:
         rooms = self._rooms
         asked = route.asked
         if isinstance(asked, VersionCheck):
@@ -111,7 +178,6 @@ class RegistryResource(Resource):
             client.finish(b"{}")
             return
         upstream = rooms.upstreams[route.registry]
-        deadline = Deadline.after(self._clock, rooms.headers_timeout)
         if client.authorization is not None:
             await rooms.relays.answer(client, route, upstream, deadline)
         elif isinstance(asked, Manifest):
@@ -133,14 +199,12 @@ class RegistryResource(Resource):
             else:
                 client.refuse(RegistryError(502, "UNKNOWN", str(error)))
         else:
-            path = client.target.partition("?")[0]
-            _log.failure("answering {path}", failure=failure, path=path[:300])
+            _log.failure("answering {path}", failure=failure, path=_path(client))
             client.refuse(_UNEXPECTED)
 
     def _logged(self, result: object, client: Client) -> None:
         if isinstance(result, Failure):
-            path = client.target.partition("?")[0]
-            _log.failure("refusing {path}", failure=result, path=path[:300])
+            _log.failure("refusing {path}", failure=result, path=_path(client))
             client.cut(_UNEXPECTED.message)
         self._access_log.add(client.described())
 
@@ -150,6 +214,11 @@ _VERSION_CHECK = [
     ("Content-Length", "2"),
     ("Docker-Distribution-Api-Version", "registry/2.0"),
 ]
+
+
+def _path(client: Client) -> str:
+    """The path that is asked for, as far as it is worth a place in a log."""
+    return client.target.partition("?")[0][:300]
 
 
 def _describe(client: Client, route: Route) -> None:
@@ -163,4 +232,4 @@ def _describe(client: Client, route: Route) -> None:
         case Manifest(digest) | Blob(digest):
             entry.reference = str(digest)
         case _:
-            entry.reference = entry.reference.partition("?")[0]
+            pass

@@ -124,14 +124,20 @@ class MemoryClient:
         target: str,
         headers: Headers | HeaderValues | None = None,
         body: bytes | None = None,
+        *,
+        chunks: Sequence[bytes] | None = None,
     ) -> MemoryAnswer:
         """Sends a request and runs what is due.
 
+        The body of one that announces it in *headers* is sent with `send`, or with `send_chunk`.
+
         Args:
             method: Such as ``"GET"``.
-            target: The request target, sent as it is.
-            headers: Sent besides Host, unless they have one, and a Content-Length for *body*.
-            body: Sent with its length.
+            target: The request target, sent as it is; ``host:port`` for CONNECT, whose answer has
+                what the tunnel sends as its body.
+            headers: Sent besides Host, unless they have one, and what frames a body.
+            body: Sent with its length, in one piece with the headers.
+            chunks: Sent instead, each as a chunk in a piece of its own, with an end.
 
         Returns:
             The answer, which fills as it arrives.
@@ -142,11 +148,17 @@ class MemoryClient:
             fields.addRawHeader("Host", self._host)
         if body is not None:
             fields.addRawHeader("Content-Length", str(len(body)))
+        if chunks is not None:
+            fields.addRawHeader("Transfer-Encoding", "chunked")
         lines = [f"{method} {target} HTTP/1.1".encode("latin-1")]
         for name, values in fields.getAllRawHeaders():
             lines += [name + b": " + value for value in values]
         answer = self.expect(method)
         self.send(b"\r\n".join([*lines, b"", body or b""]))
+        if chunks is not None:
+            for chunk in chunks:
+                self.send_chunk(chunk)
+            self.send_chunk(b"")
         return answer
 
     def expect(self, method: str) -> MemoryAnswer:
@@ -164,6 +176,10 @@ class MemoryClient:
         """
         self.transport.deliver(data)
         self.pump()
+
+    def send_chunk(self, data: bytes) -> None:
+        """Sends a chunk of a request's body; an empty one is the last."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     def pump(self) -> None:
         """Runs what is due, without letting time pass."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -18,9 +18,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from regproxy.testing.registry import Reply, error_reply
+from regproxy.testing.replies import Reply, error_reply
 from regproxy.testing.transport import MemoryTransport
 from regproxy.testing.wire import Framing, Message, MessageReader
+from regproxy.upstream.headers import limit_headers
 
 BEFORE_HEADERS = -1
 """A place in an answer, for `Fault.cut_at` and for holding: before its first byte."""
@@ -52,13 +53,16 @@ class Fault:
         cut_cleanly: Cuts with an orderly close where else there is a reset.
         flip: The offset of a byte that is sent wrong, wherever a range of the content has it.
         ignore_range: A request for a range gets the whole.
+        answer_after: Bytes of the request's body after which the answer begins, although more of
+            it may come.
+        read: Bytes of the request, headers included, that are read before `read_on`.
     """
 
     latency: float = 0.0
     connect_failure: Exception | None = None
     silent: bool = False
     status: int | None = None
-    headers: Mapping[str, str | None] = field(factory=dict)
+    headers: Mapping[str, str | Sequence[str] | None] = field(factory=dict)
     body: bytes | None = None
     framing: Framing = Framing.LENGTH
     content_length: int | None = None
@@ -68,6 +72,8 @@ class Fault:
     cut_cleanly: bool = False
     flip: int | None = None
     ignore_range: bool = False
+    answer_after: int | None = None
+    read: int | None = None
 
     def apply(self, reply: Reply) -> Reply:
         """*reply* with the status, headers and bytes that are wrong in it."""
@@ -90,7 +96,8 @@ class RecordedRequest:
         url: As it was asked for.
         headers: As they were given to the agent; Host and Connection are not among them.
         at: When it was made, in the clock's seconds.
-        body: The request body so far.
+        body: The request's body so far, without chunks.
+        whole: Whether all of the request has been read.
         status: The status that was answered, None before.
         sent: Body bytes of the answer that have been sent.
         finished: Whether the whole answer has been sent.
@@ -103,6 +110,7 @@ class RecordedRequest:
     headers: Headers
     at: float
     body: bytes = b""
+    whole: bool = False
     status: int | None = None
     sent: int = 0
     finished: bool = False
@@ -150,7 +158,10 @@ class ScriptedExchange:
         self._answer = answer
         self._hold_at = hold_at
         self._transport = MemoryTransport(clock, self, _HERE, _THERE)
-        self._reader = MessageReader(lambda _: True, self._received, unframed=Framing.LENGTH)
+        self._reader = MessageReader(self._begun, self._received, unframed=Framing.LENGTH)
+        self._message: Message | None = None
+        self._unread = fault.read
+        self._answering = False
         self._body: bytes | None = None
         self._waiting = False
         self._chunked = False
@@ -177,11 +188,9 @@ class ScriptedExchange:
                 self._over = True
                 connecting.errback(self._fault.connect_failure)
                 return
-            protocol = protocolFactory.buildProtocol(_THERE)
-            if protocol is None:
-                raise AssertionError("the agent built no protocol")
-            self._transport.start(protocol)
-            connecting.callback(protocol)
+            limited = limit_headers(protocolFactory).buildProtocol(_THERE)
+            self._transport.start(limited)
+            connecting.callback(limited.wrappedProtocol)
 
         self._connect_call = self._clock.callLater(0, connected)
         return connecting
@@ -194,8 +203,16 @@ class ScriptedExchange:
     # FarEnd
 
     def take(self, data: bytes) -> int:
-        """Reads the request."""
+        """Reads the request, as far as it is read at all."""
+        if self._unread is not None:
+            data = data[: self._unread]
+            self._unread -= len(data)
         self._reader.feed(data)
+        if self._message is not None:
+            self._request.body = bytes(self._message.body)
+            after = self._fault.answer_after
+            if after is not None and len(self._message.body) >= after:
+                self._answer_soon()
         return len(data)
 
     def resumed(self) -> None:
@@ -215,9 +232,18 @@ class ScriptedExchange:
 
     # The answer.
 
+    def _begun(self, message: Message) -> bool:
+        self._message = message
+        return True
+
     def _received(self, message: Message) -> None:
         self._request.body = bytes(message.body)
-        if not self._fault.silent:
+        self._request.whole = True
+        self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        if not self._fault.silent and not self._answering:
+            self._answering = True
             self._clock.callLater(self._fault.latency, self._begin)
 
     def released(self) -> None:
@@ -226,6 +252,11 @@ class ScriptedExchange:
             self._begin()
         else:
             self._step_soon()
+
+    def read_on(self) -> None:
+        """Reads all of the request from now on."""
+        self._unread = None
+        self._transport.drain()
 
     def _begin(self) -> None:
         """Sends the headers, unless the answer is held or cut before them."""
@@ -254,7 +285,9 @@ class ScriptedExchange:
         except ValueError:
             phrase = "Scripted"
         lines = [f"HTTP/1.1 {reply.status} {phrase}"]
-        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+        for name, values in reply.headers.items():
+            several = [values] if isinstance(values, str) else values
+            lines += [f"{name}: {value}" for value in several]
         if reply.status not in _WITHOUT_BODY and self._fault.framing is Framing.CHUNKED:
             lines.append("Transfer-Encoding: chunked")
         elif reply.status not in _WITHOUT_BODY and self._fault.framing is Framing.LENGTH:

@@ -5,82 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from typing import Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 from attrs import define, field, frozen
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
+from regproxy.testing.pushing import ScriptedUploads, change_manifest, delete_blob
+from regproxy.testing.replies import Reply, content_reply, error_reply, header_value
+
+_UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<session>[^/]*)")
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests|tags)/(?P<reference>[^/]+)")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_CODES = {401: "UNAUTHORIZED", 403: "DENIED", 405: "UNSUPPORTED", 429: "TOOMANYREQUESTS"}
-
-
-@frozen
-class Reply:
-    """An answer before faults.
-
-    Attributes:
-        status: The status code.
-        headers: Without those that frame the body.
-        body: The body as a GET gets it; for HEAD its length is told.
-        start: Where *body* begins in the content, in bytes.
-    """
-
-    status: int
-    headers: Mapping[str, str] = field(factory=dict)
-    body: bytes = b""
-    start: int = 0
-
-
-class Responder(Protocol):
-    """Whoever answers at an origin."""
-
-    def respond(self, method: str, url: str, headers: Headers) -> Reply:
-        """The answer to a request."""
-        ...
-
-
-def error_reply(
-    status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
-) -> Reply:
-    """An error as registries word it (OCI distribution spec, "Error codes").
-
-    Args:
-        status: The status code.
-        message: The message in the body.
-        code: The OCI code; by default the one that goes with *status*.
-        headers: Sent besides Content-Type.
-    """
-    error = {"code": code or _CODES.get(status, "UNKNOWN"), "message": message}
-    body = json.dumps({"errors": [error]}).encode()
-    return Reply(status, {"Content-Type": "application/json", **(headers or {})}, body)
-
-
-def content_reply(data: bytes, headers: Mapping[str, str], asked: Headers) -> Reply:
-    """Content with an ETag: whole, a range of it, 304 or 416 (RFC 9110 sections 13 and 14).
-
-    Several ranges and a failed ``If-Range`` get the whole.
-    """
-    etag = headers["ETag"]
-    if etag in _value(asked, "If-None-Match").replace(" ", "").split(","):
-        return Reply(304, {"ETag": etag})
-    headers = {**headers, "Accept-Ranges": "bytes"}
-    match = _RANGE.fullmatch(_value(asked, "Range"))
-    if match is None or match[0] == "bytes=-" or _value(asked, "If-Range") not in {"", etag}:
-        return Reply(200, headers, data)
-    first, last = match.groups()
-    if first:
-        start = int(first)
-        stop = min(int(last) + 1, len(data)) if last else len(data)
-    else:
-        start, stop = max(0, len(data) - int(last)), len(data)
-    if start >= stop:
-        return Reply(416, {"Content-Range": f"bytes */{len(data)}"})
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
-    return Reply(206, headers, data[start:stop], start)
 
 
 @define
@@ -100,33 +35,39 @@ class Repository:
 
 @define(eq=False)
 class ScriptedRegistry:
-    """A registry as the OCI distribution spec has it, for pulling.
+    """A registry as the OCI distribution spec has it.
 
     Attributes:
         repositories: By canonical name.
         realm: Issues the tokens that are required, if any are.
         storage: Where blobs are redirected to, if they are.
         redirect_status: How they are redirected.
+        uploads: Takes pushes; None refuses them.
     """
 
     repositories: dict[str, Repository] = field(factory=dict)
     realm: TokenRealm | None = None
     storage: ScriptedStorage | None = None
     redirect_status: int = 307
+    uploads: ScriptedUploads | None = None
 
     def repository(self, name: str) -> Repository:
         """The repository of that name, made when it is new."""
         return self.repositories.setdefault(name, Repository())
 
-    def respond(self, method: str, url: str, headers: Headers) -> Reply:
+    def respond(self, method: str, url: str, headers: Headers, body: bytes) -> Reply:
         """The answer to a request."""
         path = urlsplit(url).path
         match = _PATH.fullmatch(path)
         name = match["name"] if match else ""
         if self.realm is not None:
-            refusal = self.realm.refusal(_value(headers, "Authorization"), name)
+            refusal = self.realm.refusal(header_value(headers, "Authorization"), name)
             if refusal is not None:
                 return refusal
+        if self.uploads is not None:
+            pushed = self._push(self.uploads, method, url, headers, body)
+            if pushed is not None:
+                return pushed
         if method not in {"GET", "HEAD"}:
             return error_reply(405, "the operation is unsupported")
         if path in {"/v2", "/v2/"}:
@@ -139,6 +80,26 @@ class ScriptedRegistry:
         if match["kind"] == "manifests":
             return self._manifest(repository, match["reference"], headers)
         return self._tags(name, repository, url)
+
+    def _push(
+        self, uploads: ScriptedUploads, method: str, url: str, headers: Headers, body: bytes
+    ) -> Reply | None:
+        """The answer to a step of a push, None for what is none."""
+        match = _UPLOAD.fullmatch(urlsplit(url).path)
+        if match is not None:
+            if match["session"]:
+                return uploads.respond(method, url, headers, body)
+            source = parse_qs(urlsplit(url).query).get("from", [""])[0]
+            name = match["name"]
+            return uploads.start(name, self.repository(name), url, self.repository(source))
+        match = _PATH.fullmatch(urlsplit(url).path)
+        if match is None or method not in {"PUT", "DELETE"}:
+            return None
+        name, reference = match["name"], match["reference"]
+        if match["kind"] == "manifests":
+            media_type = header_value(headers, "Content-Type")
+            return change_manifest(method, name, self.repository(name), reference, media_type, body)
+        return delete_blob(self.repository(name), reference) if method == "DELETE" else None
 
     def _blob(self, repository: Repository, digest: str, asked: Headers) -> Reply:
         data = repository.blobs.get(digest)
@@ -193,7 +154,7 @@ class TokenRealm:
     lifetime: float
     issued: dict[str, tuple[frozenset[str], float]] = field(factory=dict)
 
-    def respond(self, method: str, url: str, headers: Headers) -> Reply:
+    def respond(self, method: str, url: str, headers: Headers, body: bytes) -> Reply:
         """The answer to a request for a token."""
         if method != "GET":
             return error_reply(405, "only GET")
@@ -247,7 +208,7 @@ class ScriptedStorage:
         self._signatures[signature] = (digest, self.clock.seconds() + self.lifetime)
         return f"{self.origin}/data/{digest}?signature={signature}"
 
-    def respond(self, method: str, url: str, headers: Headers) -> Reply:
+    def respond(self, method: str, url: str, headers: Headers, body: bytes) -> Reply:
         """The answer to a request."""
         if headers.hasHeader("Authorization"):
             return _storage_error(400, "InvalidArgument")
@@ -275,7 +236,7 @@ class Page:
 
     reply: Reply
 
-    def respond(self, method: str, url: str, headers: Headers) -> Reply:
+    def respond(self, method: str, url: str, headers: Headers, body: bytes) -> Reply:
         """The answer."""
         return self.reply
 
@@ -289,13 +250,9 @@ def _content_headers(digest: str, media_type: str) -> dict[str, str]:
     }
 
 
-def _value(headers: Headers, name: str) -> str:
-    return ",".join(headers.getRawHeaders(name) or [])
-
-
 def _accepts(asked: Headers, media_type: str) -> bool:
     """Whether an Accept header admits a media type (weights other than 0 make no difference)."""
-    value = _value(asked, "Accept")
+    value = header_value(asked, "Accept")
     if not value:
         return True
     for item in value.split(","):

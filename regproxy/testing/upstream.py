@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from attrs import define
@@ -16,14 +16,9 @@ from zope.interface import implementer
 
 from regproxy.model.digest import Digest
 from regproxy.testing.exchange import BEFORE_HEADERS, Fault, RecordedRequest, ScriptedExchange
-from regproxy.testing.registry import (
-    Page,
-    Reply,
-    Responder,
-    ScriptedRegistry,
-    ScriptedStorage,
-    TokenRealm,
-)
+from regproxy.testing.pushing import LOCATION, ScriptedUploads
+from regproxy.testing.registry import Page, ScriptedRegistry, ScriptedStorage, TokenRealm
+from regproxy.testing.replies import Reply, Responder
 
 _HOUR = 3600.0
 
@@ -63,7 +58,8 @@ class ScriptedUpstream:
         """
         self._clock = clock
         self._registries: dict[str, ScriptedRegistry] = {}
-        self._storages: dict[str, ScriptedStorage] = {}
+        # Other origins than registries, which these send their clients to.
+        self._storages: dict[str, Responder] = {}
         # By URL without query; these come before whatever is at the origin.
         self._pages: dict[str, Responder] = {}
         self._scripts: list[_Script] = []
@@ -119,7 +115,7 @@ class ScriptedUpstream:
         body: bytes,
         *,
         status: int = 200,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | Sequence[str]] | None = None,
     ) -> None:
         """Answers every request for *url*, whatever its query and method, with this."""
         self._pages[url] = Page(Reply(status, headers or {}, body))
@@ -165,6 +161,22 @@ class ScriptedUpstream:
         registry = self._registry(origin)
         registry.storage, registry.redirect_status = storage, status
 
+    def accept_pushes(self, origin: str, location: str = LOCATION) -> ScriptedUploads:
+        """Lets a registry take pushes.
+
+        Args:
+            origin: The registry.
+            location: Where an upload goes on (see `ScriptedUploads`), at any origin.
+
+        Returns:
+            The uploads that are under way.
+        """
+        uploads = self._registry(origin).uploads = ScriptedUploads(location)
+        parts = urlsplit(location)
+        if parts.netloc and not location.startswith(f"{origin}/"):
+            self._storages[f"{parts.scheme}://{parts.netloc}"] = uploads
+        return uploads
+
     # What goes wrong.
 
     def script(
@@ -209,6 +221,11 @@ class ScriptedUpstream:
         del self._holds[path_suffix]
         for exchange in self._exchanges:
             exchange.released()
+
+    def read_on(self) -> None:
+        """Reads on where requests are read in part (`Fault.read`)."""
+        for exchange in self._exchanges:
+            exchange.read_on()
 
     # What was asked.
 
@@ -271,7 +288,7 @@ class ScriptedUpstream:
         responder = self._responder(request.url)
         if responder is None:
             return Reply(404)
-        return responder.respond(request.method, request.url, headers)
+        return responder.respond(request.method, request.url, headers, request.body)
 
     def _fault_for(self, request: RecordedRequest) -> Fault:
         for script in self._scripts:

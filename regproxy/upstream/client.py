@@ -7,6 +7,8 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
 
 from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest
@@ -20,6 +22,7 @@ from regproxy.model.ranges import parse_content_range
 from regproxy.upstream.circuit import Circuit
 from regproxy.upstream.exchange import Answer, Exchange
 from regproxy.upstream.limiter import Limiter
+from regproxy.upstream.passing import Passage
 from regproxy.upstream.redirects import MAX_HOPS, REDIRECTS, redirect_target, same_origin
 from regproxy.upstream.refusals import refusal
 
@@ -102,6 +105,7 @@ class Upstream:
         self._exchange = exchange
         self._authorizer = authorizer
         self._control = Limiter(clock, _CONTROL_PLACES)
+        self._passage = Passage(name, base_url, exchange, clock)
 
     async def head_manifest(
         self, repository: str, reference: str, accept: str, deadline: Deadline
@@ -217,6 +221,26 @@ class Upstream:
             return await self._follow(method, url, headers, authorization, deadline)
         finally:
             self._control.release()
+
+    def owns(self, url: str) -> bool:
+        """Whether an absolute URL is at the registry's own origin."""
+        return self._passage.owns(url)
+
+    async def pass_on(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: IBodyProducer | None,
+        authorization: str | None,
+        deadline: Deadline,
+        *,
+        silence: float,
+    ) -> Answer:
+        """Whatever the registry answers to any request (see `Passage.pass_on`)."""
+        return await self._passage.pass_on(
+            method, target, headers, body, authorization, deadline, silence=silence
+        )
 
     async def request(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -24,6 +24,8 @@ from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnec
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
+from regproxy.model.hosts import HostPort
+from regproxy.upstream.addresses import CheckedEndpoint, Reach
 from regproxy.upstream.headers import limit_headers
 
 _READ_SIZE = 1024 * 1024
@@ -39,8 +41,9 @@ def make_agent(
     connect_timeout: float,
     certificates: Sequence[Certificate] = (),
     pinned: Mapping[str, Sequence[str]] | None = None,
+    kept: bool = True,
 ) -> IAgent:
-    """An agent with a pool of its own.
+    """An agent with connections of its own.
 
     Args:
         reactor: Connects and resolves names.
@@ -48,10 +51,11 @@ def make_agent(
         connect_timeout: Seconds for a TCP connection; name and TLS have the request's deadline.
         certificates: Trusted instead of the platform's roots; empty for those.
         pinned: The IP addresses of hosts whose names are not looked up.
+        kept: Whether connections are kept for further requests.
     """
     if pinned:
         reactor = _Pinning(reactor, pinned)
-    pool = HTTPConnectionPool(reactor)
+    pool = HTTPConnectionPool(reactor, persistent=kept)
     pool.maxPersistentPerHost = connections
     pool.cachedConnectionTimeout = _IDLE_SECONDS
     trust = trustRootFromCertificates(certificates) if certificates else None
@@ -60,6 +64,41 @@ def make_agent(
         reactor, _Endpoints(reactor, policy, connect_timeout), pool
     )
     return agent
+
+
+def make_checked_agent(
+    reactor: Any, reach: Callable[[HostPort], Reach], connect_timeout: float
+) -> IAgent:
+    """An agent for plain HTTP to hosts that clients name, each request on its own connection.
+
+    Args:
+        reactor: Connects and resolves names.
+        reach: Which addresses of a host with a port may be connected to.
+        connect_timeout: Seconds to resolve a name and connect.
+    """
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    agent: IAgent = Agent.usingEndpointFactory(
+        reactor, _CheckedEndpoints(reactor, reach, connect_timeout), pool
+    )
+    return agent
+
+
+@frozen
+@implementer(IAgentEndpointFactory)
+class _CheckedEndpoints:
+    reactor: Any
+    reach: Callable[[HostPort], Reach]
+    connect_timeout: float
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See IAgentEndpointFactory."""
+        if uri.scheme != b"http":
+            raise ValueError("found a URL that is not http")
+        host = HostPort(uri.host.decode("ascii"), uri.port)
+        checked = CheckedEndpoint(
+            self.reactor, host.name, uri.port, self.reach(host), self.connect_timeout
+        )
+        return _Endpoint(checked)
 
 
 @frozen

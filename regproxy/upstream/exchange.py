@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -32,6 +32,17 @@ _STAND_IN = "http://upstream.invalid/"
 _CONTENT_ENCODING = b"content-encoding"
 _HIDDEN_ENCODING = b"x-regproxy-content-encoding"
 _CAUSE_LENGTH = 200
+_IDENTITY = (b"identity",)
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+T = TypeVar("T")
+
+
+class Patience(Protocol):
+    """How long an answer's headers are waited for, such as a `Deadline`."""
+
+    def bound(self, waiting: Deferred[T], doing: str) -> Deferred[T]:
+        """*waiting*, cancelled when patience ends (see `Deadline.bound`)."""
 
 
 @implementer(IAgent)
@@ -42,9 +53,10 @@ class _ExactAgent:
     bodies (which breaks digests); this agent sits inside it and undoes both.
     """
 
-    def __init__(self, agent: IAgent, url: bytes) -> None:
+    def __init__(self, agent: IAgent, url: bytes, encodings: Sequence[bytes]) -> None:
         self._agent = agent
         self._url = url
+        self._encodings = list(encodings)
 
     def request(
         self,
@@ -54,7 +66,10 @@ class _ExactAgent:
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         exact = Headers() if headers is None else headers.copy()
-        exact.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        if self._encodings:
+            exact.setRawHeaders(b"Accept-Encoding", self._encodings)
+        else:
+            exact.removeHeader(b"Accept-Encoding")
         waiting = self._agent.request(method, self._url, exact, bodyProducer)
         return waiting.addCallback(self._hide_encoding)
 
@@ -113,6 +128,17 @@ class Answer:
         values = self.response.headers.getRawHeaders(key) or []
         return [value.decode("ascii", "replace") for value in values]
 
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """All headers as they came, save those that concern the connection alone.
+
+        A Content-Length is among them in an answer to HEAD only: elsewhere `length` tells it.
+        """
+        return [
+            (b"Content-Encoding" if name.lower() == _HIDDEN_ENCODING else name, value)
+            for name, values in self.response.headers.getAllRawHeaders()
+            for value in values
+        ]
+
     def deliver(self, protocol: IProtocol) -> None:
         """Streams the body to *protocol*, whose transport can be paused and stopped."""
         self.response.deliverBody(Tail(protocol, self.skip) if self.skip else protocol)
@@ -129,40 +155,70 @@ class Answer:
 class Exchange:
     """Sends single requests and knows nothing of registries, redirects or tokens."""
 
-    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        agent: IAgent,
+        clock: IReactorTime,
+        via: str = "",
+        *,
+        unpooled: IAgent | None = None,
+    ) -> None:
         """Args:
         agent: Connects; has the pool and the trust roots.
         clock: Runs the deadlines.
+        via: This proxy in ``Via`` (RFC 9110 section 7.6.3); empty for no such header.
+        unpooled: Connects anew for what cannot be sent again when a kept connection turns out to
+            be closed: requests with a body or with side effects. By default *agent*.
         """
+        self.via = via
         self._agent = agent
+        self._unpooled = unpooled or agent
         self._clock = clock
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, str], deadline: Deadline
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | Headers,
+        deadline: Patience,
+        *,
+        body: IBodyProducer | None = None,
+        as_is: bool = False,
     ) -> Answer:
         """The answer's headers, whatever its status.
 
         Args:
             method: Such as ``"GET"``.
             url: Absolute, used byte for byte.
-            headers: Sent besides Host, User-Agent and Accept-Encoding.
+            headers: Sent besides Host, User-Agent, Accept-Encoding and Via.
             deadline: When the answer's headers must be there.
+            body: Sent with the request, in chunks if its length is unknown.
+            as_is: Whether the headers say themselves what is accepted and which program asks;
+                else identity and regproxy.
 
         Raises:
             RegistryError: 502 when the host cannot be reached or trusted or breaks off, 504 when
                 it is too slow.
         """
         host = urlsplit(url).hostname or url
-        raw = Headers({"User-Agent": [f"regproxy/{__version__}"]})
-        for name, value in headers.items():
-            raw.setRawHeaders(name, [value])
-        client = HTTPClient(_ExactAgent(self._agent, url.encode("ascii")))
+        raw = Headers()
+        for name, values in _pairs(headers):
+            raw.setRawHeaders(name, values)
+        if not as_is:
+            raw.setRawHeaders("User-Agent", [f"regproxy/{__version__}"])
+        if self.via:
+            raw.addRawHeader("Via", f"1.1 {self.via}")
+        encodings = (raw.getRawHeaders(b"Accept-Encoding") or ()) if as_is else _IDENTITY
+        is_repeatable = body is None and method in _SAFE_METHODS
+        agent = self._agent if is_repeatable else self._unpooled
+        client = HTTPClient(_ExactAgent(agent, url.encode("ascii"), encodings))
         try:
             # A host name that IDNA does not allow is refused before there is a Deferred.
             waiting: Deferred[Any] = client.request(
                 method,
                 _STAND_IN,
                 headers=raw,
+                data=cast(Any, body),
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=cast(Any, self._clock),
@@ -173,6 +229,13 @@ class Exchange:
         except Exception as error:
             raise upstream_failed(f"{host} cannot be reached: {_cause(error)}") from error
         return Answer(url, response, self._clock)
+
+
+def _pairs(headers: Mapping[str, str] | Headers) -> list[tuple[Any, list[Any]]]:
+    """Names, each with its values."""
+    if isinstance(headers, Headers):
+        return [(name, list(values)) for name, values in headers.getAllRawHeaders()]
+    return [(name, [value]) for name, value in headers.items()]
 
 
 def one_line(text: str, length: int) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IProducer, IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
+from regproxy.upstream.sending import Sending
+
 HEADERS_LIMIT = 256 * 1024
-"""Bytes of the header section of an answer, interim answers (1xx) before it included."""
+"""Bytes of the header section of an answer, interim answers (1xx) before it included.
+
+An answer that comes before the request's body is over may have no more than that as a whole.
+"""
 
 
 class HeadersTooLarge(Exception):
@@ -23,12 +28,33 @@ class _Limited(ProtocolWrapper):
 
     A request goes out by a write. Where a body follows the headers, Twisted's client pauses the
     transport until somebody wants that body: from there on nothing is counted.
+
+    Of an answer that comes before the request's body is over, Twisted's client tells only when all
+    of the answer is here, or all of the body gone; so until then no pause takes effect.
     """
 
     def __init__(self, factory: WrappingFactory[Any], wrapped: Any) -> None:
         super().__init__(factory, wrapped)
         self._is_counting = True
         self._count = 0
+        self._is_sending = False
+        self._pause_is_due = False
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """See IConsumer: a request's body is on its way from here on."""
+        self._is_sending = True
+        if isinstance(producer, Sending):
+            producer.connected(self)
+        transport: Any = self.transport
+        transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """See IConsumer: the body is over."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        self._is_sending = False
+        if self._pause_is_due:
+            self.pauseProducing()
 
     def write(self, data: bytes) -> None:
         """See ITransport."""
@@ -48,9 +74,18 @@ class _Limited(ProtocolWrapper):
 
     def pauseProducing(self) -> None:
         """See IPushProducer."""
+        self._pause_is_due = self._is_sending
+        if self._pause_is_due:
+            return
         self._is_counting = False
         transport: Any = self.transport
         transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer."""
+        self._pause_is_due = False
+        transport: Any = self.transport
+        transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         """See IProtocol."""

@@ -1,4 +1,4 @@
-"""``/healthz`` on the admin endpoint."""
+"""``/healthz`` and ``/ca.crt`` on the admin endpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from regproxy import __version__
-from regproxy.admin.health import AdminSite, Health
+from regproxy.admin.health import AdminSite, AuthorityCertificate, Health
 from regproxy.testing import MemoryClient
 
 
@@ -19,7 +19,15 @@ class HealthTests(SynchronousTestCase):
         """Makes the admin site."""
         clock = Clock()
         self.facts: dict[str, object] = {"fills": 0}
-        self.client = MemoryClient(AdminSite(Health(lambda: self.facts), clock), clock)
+        self.trouble: Exception | None = None
+        site = AdminSite(Health(lambda: self.facts), AuthorityCertificate(self.pem), clock)
+        self.client = MemoryClient(site, clock)
+
+    def pem(self) -> bytes:
+        """The authority's certificate."""
+        if self.trouble is not None:
+            raise self.trouble
+        return b"-----BEGIN CERTIFICATE-----"
 
     def test_healthy(self) -> None:
         """200 with the version and the facts of the moment, as JSON."""
@@ -41,3 +49,12 @@ class HealthTests(SynchronousTestCase):
         """There is nothing else, and nothing takes a POST."""
         self.assertEqual(self.client.request("GET", "/").status, 404)
         self.assertEqual(self.client.request("POST", "/healthz").status, 405)
+
+    def test_authority(self) -> None:
+        """The authority's certificate is there; without one, what the matter is."""
+        answer = self.client.request("GET", "/ca.crt")
+        self.assertEqual((answer.status, answer.body), (200, self.pem()))
+        self.assertEqual(answer.header("Content-Type"), "application/pem-certificate-chain")
+        self.trouble = PermissionError("the key cannot be read")
+        answer = self.client.request("GET", "/ca.crt")
+        self.assertEqual((answer.status, answer.body), (503, b"the key cannot be read\n"))

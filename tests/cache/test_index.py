@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.cache.index import SCHEMA_VERSION, Holding, Index
+from regproxy.cache.index import Holding, Index
+from regproxy.cache.statements import SCHEMA_VERSION
 from regproxy.model.digest import Digest
 from regproxy.model.mediatypes import DOCKER_MANIFEST, OCI_MANIFEST
 from regproxy.testing import HeldWorker, ImmediateWorker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attrs import field, frozen
@@ -21,15 +21,23 @@ from regproxy.cache.index import Index
 from regproxy.cache.manifests import Manifests
 from regproxy.cache.reading import FileReader
 from regproxy.cache.store import Store
+from regproxy.config_tables import Registry
 from regproxy.front.accesslog import AccessLog
 from regproxy.front.blobs import BlobAnswers
+from regproxy.front.connect import TunnelPolicy
 from regproxy.front.connections import Connections
 from regproxy.front.delivery import Deliveries
+from regproxy.front.forward import ForwardProxy
 from regproxy.front.manifests import ManifestAnswers
+from regproxy.front.pages import Pages
+from regproxy.front.passing import PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.resource import RegistryResource, Rooms
+from regproxy.front.sealing import Seals
 from regproxy.front.site import ClientLimits, LimitedSite
+from regproxy.front.uploads import PURPOSE, Uploads
 from regproxy.model.digest import Digest
+from regproxy.model.hosts import HostPort
 from regproxy.model.mediatypes import OCI_MANIFEST
 from regproxy.testing import ImmediateWorker, MemoryAnswer, MemoryClient, ScriptedUpstream
 from regproxy.testing.client import HeaderValues
@@ -46,6 +54,8 @@ DATA = bytes(range(256)) * 1200
 TAG_TTL = 300.0
 HEADERS_TIMEOUT = 25.0
 SILENCE = 60.0
+VIA = "regproxy-0123456789abcdef"
+AUTHORITY = b"-----BEGIN CERTIFICATE-----"
 
 LIMITS = ClientLimits(header_size=16 * 1024, request_headers=20.0, idle=75.0, write_stall=60.0)
 
@@ -74,6 +84,19 @@ class Names:
     def known(self) -> Sequence[str]:
         """See RegistryLookup."""
         return sorted(set(self._names.values()))
+
+    def hosted(self, host: HostPort) -> str | None:
+        """See HostLookup."""
+        return self._names.get(str(host)) or self._names.get(host.name)
+
+    def is_own(self, host: HostPort) -> bool:
+        """See HostLookup."""
+        return host.name == "proxy.corp"
+
+    @property
+    def registries(self) -> Mapping[str, Registry]:
+        """See ConfiguredRegistries."""
+        return {name: Registry(name) for name in self.known()}
 
 
 class Proxy:
@@ -142,12 +165,14 @@ class Proxy:
             name: self._upstream(name, url)
             for name, url in (("docker.io", HUB), ("quay.io", QUAY), ("registry.corp:5000", CORP))
         }
+        freshness = Freshness(self.index, manifests, clock, 4 * 1024 * 1024)
+        passing = PassingAnswers(clock, SILENCE, limits.write_stall, VIA)
         return Rooms(
             lookup=Names(),
             upstreams=upstreams,
             manifests=ManifestAnswers(
                 manifests,
-                Freshness(self.index, manifests, clock, 4 * 1024 * 1024),
+                freshness,
                 dict.fromkeys(upstreams, rules),
             ),
             blobs=BlobAnswers(
@@ -159,11 +184,29 @@ class Proxy:
                 SILENCE,
             ),
             relays=RelayAnswers(clock, SILENCE, limits.write_stall),
+            uploads=Uploads(
+                passing,
+                freshness,
+                self.index,
+                Names(),
+                {"quay.io", "registry.corp:5000"},
+                Seals(lambda: bytes(32), PURPOSE, clock),
+            ),
+            passing=passing,
+            others={name: upstreams[name] for name in ("docker.io", "quay.io")},
+            forward=ForwardProxy(
+                TunnelPolicy.of(("*.example:80",)),
+                Exchange(self.upstream, clock, VIA),
+                passing,
+                clock,
+            ),
+            pages=Pages(lambda: AUTHORITY, Names()),
             headers_timeout=HEADERS_TIMEOUT,
+            via=VIA,
         )
 
     def _upstream(self, name: str, url: str) -> Upstream:
-        exchange = Exchange(self.upstream, self.clock)
+        exchange = Exchange(self.upstream, self.clock, VIA)
         return Upstream(
             name,
             url,

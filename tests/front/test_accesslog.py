@@ -53,6 +53,11 @@ class FormatTests(SynchronousTestCase):
         self.assertEqual((fields["status"], fields["bytes"]), (200, 123))
         self.assertEqual((fields["cache"], fields["reference"]), ("MISS", "latest"))
 
+    def test_received(self) -> None:
+        """What the client sent is said when it sent anything."""
+        self.assertEqual(parse_logfmt(format_logfmt(Entry(received=7), 0))["received"], "7")
+        self.assertNotIn("received", parse_logfmt(format_logfmt(Entry(), 0)))
+
     def test_nothing_known(self) -> None:
         """What is not known is a dash, and a note is only there when there is one."""
         fields = parse_logfmt(format_logfmt(Entry(), 0))

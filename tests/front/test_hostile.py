@@ -31,6 +31,14 @@ _HEADERS = st.lists(
     ),
     max_size=5,
 )  # fmt: skip
+_BODIES = st.lists(
+    st.one_of(
+        st.sampled_from([b"5\r\nhello\r\n", b"0\r\n\r\n", b"hello", b"ffffffff\r\n", b"\n", b"5;a",
+                         b"-1\r\n", b"GET /v2/ HTTP/1.1\r\nHost: p\r\n\r\n", b"\x16\x03\x01"]),
+        st.binary(max_size=30),
+    ),
+    max_size=5,
+)  # fmt: skip
 _METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"CONNECT", b"OPTIONS", b"get", b"X" * 60])
 
 
@@ -70,3 +78,24 @@ class HostileTests(ProxyCase):
             self.proxy.settle(5)
             client.drop()
             self.assertNotIn(answer.status, (0, 500))
+
+    @settings(max_examples=150)
+    @given(_METHODS, _HEADERS, _BODIES)
+    def test_bodies(
+        self, method: bytes, headers: list[tuple[bytes, bytes]], pieces: list[bytes]
+    ) -> None:
+        """Whatever comes behind the headers: no answer is a bug, and nothing is left running."""
+        client = self.proxy.client()
+        client.expect(method.decode())
+        lines = [method + b" /v2/library/x/blobs/uploads/ HTTP/1.1", b"Host: p"]
+        lines += [name + b": " + value for name, value in headers]
+        client.send(b"\r\n".join([*lines, b"", b""]))
+        for piece in pieces:
+            client.send(piece)
+        self.proxy.settle(5)
+        client.drop()
+        self.assertNotIn(client.answers[0].status, (0, 500))
+        self.assertNotIn(500, [answer.status for answer in client.answers])
+        self.assertEqual(len(self.proxy.site.connections), 0)
+        self.proxy.access_log.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

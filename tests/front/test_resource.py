@@ -110,7 +110,7 @@ class RefusalTests(ProxyCase):
 
     def test_elsewhere(self) -> None:
         """What is no path of a registry is 404 for every client, as JSON."""
-        for target in ("/", "/v1/_ping", "/v2/a/b/nonsense", "http://quay.io/v2/"):
+        for target in ("/", "/v1/_ping", "/v2/a/b/nonsense", "http://quay.io/v1/"):
             self.refused(target, 404, "UNSUPPORTED")
 
     def test_push(self) -> None:

@@ -28,7 +28,7 @@ class SiteCase(ProxyCase):
 
 
 class BodyTests(SiteCase):
-    """Nothing that is served needs a body, so none is received."""
+    """A body that nothing which is served needs is refused at the headers, and not received."""
 
     def assert_refused(self, head: str, status: int, code: str) -> MemoryClient:
         """Asserts that a request is refused at its headers."""

@@ -95,6 +95,11 @@ class AnswerTests(SynchronousTestCase):
         """A body is sent with its length."""
         self.assertEqual(self.client.request("POST", "/", body=b"data").body, b"data")
 
+    def test_chunks(self) -> None:
+        """A body is sent in chunks, each in a piece of its own."""
+        answer = self.client.request("POST", "/", chunks=[b"one", b"two" * 100])
+        self.assertEqual(answer.body, b"one" + b"two" * 100)
+
     def test_interim(self) -> None:
         """A 100 is no answer, but noted."""
         answer = self.client.request("POST", "/", {"Expect": "100-continue"}, b"data")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from regproxy.model.digest import Digest
-from regproxy.testing.registry import content_reply
+from regproxy.testing.replies import content_reply
 from tests.testing.case import CDN, DATA, HUB, REPOSITORY, UpstreamCase
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
