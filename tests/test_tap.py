@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -107,6 +108,28 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual([type(service) for service in front], [Listener, Listener])
         self.assertEqual(reactor.tcpServers, [])
         self.assertFalse((self.directory / "cache").exists())
+
+    def test_state(self) -> None:
+        """What the state directory must hold is tried at the start; trouble is one line."""
+        minting = '[[listeners]]\nendpoint = "tcp:0"\ntls = true\n'
+        pushing = '[registries."quay.io"]\npush = "relay"\n'
+        for text, file in ((minting, "ca/ca.key"), (pushing, "tokens.key")):
+            make_service(self.options(text), MemoryReactorClock())
+            self.assertFalse((self.directory / "state").exists())
+            service = make_service(self.options(text), MemoryReactorClock())
+            preparation = next(iter(IServiceCollection(service)))
+            preparation.startService()
+            key = self.directory / "state" / file
+            self.assertEqual(key.stat().st_mode & 0o777, 0o600)
+            key.chmod(0o644)
+            service = make_service(self.options(text), MemoryReactorClock())
+            said = str(self.assertRaises(SystemExit, service.startService))
+            self.assertTrue(said.startswith("regproxy: cannot start: "), said)
+            self.assertIn(str(self.directory.resolve() / "state"), said)
+            self.assertNotIn("\n", said)
+            shutil.rmtree(self.directory / "state")
+        make_service(self.options(""), MemoryReactorClock())
+        self.assertFalse((self.directory / "state").exists())
 
     def test_log_to_stderr(self) -> None:
         """Unless twistd was told otherwise, its log goes where the access log does not."""
