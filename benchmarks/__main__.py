@@ -19,7 +19,7 @@ from benchmarks.blobs import PushError
 from benchmarks.certificate import make_certificate
 from benchmarks.clients import ClientError
 from benchmarks.loads import LOADS
-from benchmarks.peers import RECIPES, SERVERS
+from benchmarks.peers import RECIPES, REGISTRY_NAME, SERVERS
 from benchmarks.plan import FULL, QUICK, Bench, Samples
 from benchmarks.servers import REPOSITORY_ROOT, Launcher, ServerError
 from benchmarks.upstream import Upstream
@@ -34,7 +34,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Put regproxy beside nginx and docker-registry, and print a Markdown table.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="smaller blobs and two rounds: about two minutes"
+        "--quick", action="store_true", help="smaller blobs and two rounds: about four minutes"
     )
     parser.add_argument(
         "--only", action="append", choices=sorted(LOADS), help="one load; may be repeated"
@@ -50,7 +50,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--directory",
         type=Path,
         default=_TMPFS if _TMPFS.is_dir() else Path(tempfile.gettempdir()),
-        help="for caches and upstream's storage: a tmpfs with 7 GiB free (%(default)s)",
+        help="for caches and upstream's storage: a tmpfs with 8 GiB free (%(default)s)",
     )
     parser.add_argument(
         "--output", type=Path, help=f"where the table goes; a complete run writes {TABLE}"
@@ -77,7 +77,7 @@ def _measure(arguments: argparse.Namespace, bench_directory: Path) -> tuple[Samp
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = attrs.evolve(plan, rounds=arguments.rounds)
-    certificate, private_key = make_certificate(bench_directory)
+    certificate, private_key = make_certificate(bench_directory, REGISTRY_NAME)
     samples = Samples()
     started = dt.datetime.now(dt.UTC)
     upstream = Upstream.start(bench_directory)

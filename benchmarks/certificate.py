@@ -1,4 +1,4 @@
-"""The certificate that every server uses for its TLS listener, made anew in each run."""
+"""The certificate of the servers that do not mint their own, made anew in each run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for 127.0.0.1 on P-256 and its key, and return their paths.
+def make_certificate(directory: Path, dns_name: str) -> tuple[Path, Path]:
+    """Write a self-signed certificate on P-256 and its key, and return their paths.
 
     Args:
         directory: where to write them.
+        dns_name: what it is for, besides 127.0.0.1.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
@@ -30,7 +31,12 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                    x509.DNSName(dns_name),
+                ]
+            ),
             critical=False,
         )
         .sign(key, hashes.SHA256())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from benchmarks.reader import Order, Reading
@@ -30,7 +31,29 @@ def order(
     seconds: float = 0.0,
 ) -> Order:
     """Return an order for a reader, or with several clients for a crowd."""
-    return Order(port=port, target=target, tls=tls, verify=verify, clients=clients, seconds=seconds)
+    return Order(
+        port=port,
+        target=target,
+        tls=tls,
+        connect=False,
+        name="",
+        trusted="",
+        verify=verify,
+        clients=clients,
+        seconds=seconds,
+    )
+
+
+def by_name(asked: Order, name: str, trusted: Path, *, connect: bool = False) -> Order:
+    """Return the order of a client that means a host by its name, and checks its certificate.
+
+    Args:
+        asked: the order otherwise.
+        name: the host.
+        trusted: PEM file of what must have signed the certificate.
+        connect: whether it knows that there is a proxy, and asks that by CONNECT.
+    """
+    return Order({**asked, "name": name, "trusted": str(trusted), "connect": connect})
 
 
 class Clients:

@@ -1,4 +1,4 @@
-"""The loads: cold, herd, warm, TLS, manifests, memory. Each adds its rows to the samples."""
+"""The loads: each adds its rows to the samples. Those of stored blobs are in `stored`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from http.client import HTTPConnection
 from benchmarks.accounting import cpu_seconds, peak_memory, reset_peak_memory
 from benchmarks.blobs import MANIFEST_TYPE, MIB, Blob, push_blob, push_image
 from benchmarks.clients import ClientError, Clients, order, read
-from benchmarks.peers import LINE, NGINX, NGINX_ONE_WORKER, REGPROXY
-from benchmarks.plan import Bench
+from benchmarks.peers import LINE
+from benchmarks.plan import GIB, Bench
 from benchmarks.servers import Server
+from benchmarks.stored import interception, tls, warm
 
-GIB = 1024**3
 HERD = 8
 CROWD = 64
-WARM_CLIENTS = (1, 4)
 REQUEST_CONNECTIONS = 8
-_SETTLE_TRIES = 8
 _LINE_ROUNDS = 3  # the line, not the machine, sets the pace: little varies
 
 
@@ -52,23 +50,13 @@ def _touch_memory(bench: Bench, mebibytes: int) -> None:
     file.unlink()
 
 
-@contextmanager
-def _forgiving(bench: Bench, what: str) -> Iterator[None]:
-    """Turn a client's failure into a remark under the table: the other rows still count."""
-    try:
-        yield
-    except ClientError as error:
-        bench.say(f"  {what} FAILED: {error}")
-        bench.samples.remark(f"{what} failed: {error}")
-
-
 def cold(bench: Bench) -> None:
     """One client asks for a blob that the cache does not have."""
     small = push_blob(bench.upstream.port, 1)
     blob = push_blob(bench.upstream.port, bench.plan.cold_mebibytes)
     for turn in range(bench.plan.rounds):
         for name in bench.order_of(turn):
-            with _forgiving(bench, f"cold, {name}"), _fresh(bench, name, small) as server:
+            with bench.forgiving(f"cold, {name}"), _fresh(bench, name, small) as server:
                 pids = server.pids()
                 _touch_memory(bench, bench.plan.cold_mebibytes * 2)
                 before = cpu_seconds(pids)
@@ -88,7 +76,7 @@ def herd(bench: Bench) -> None:
     blob = push_blob(bench.upstream.port, bench.plan.cold_mebibytes)
     for turn in range(bench.plan.rounds):
         for name in bench.order_of(turn):
-            with _forgiving(bench, f"herd, {name}"), _fresh(bench, name, small) as server:
+            with bench.forgiving(f"herd, {name}"), _fresh(bench, name, small) as server:
                 _touch_memory(bench, bench.plan.cold_mebibytes * 2)
                 mark = bench.upstream.mark()
                 readings = read([order(server.port(tls=False), blob.target)] * HERD)
@@ -121,7 +109,7 @@ def line(bench: Bench) -> None:
         for name in bench.order_of(turn):
             for clients in (1, HERD):
                 with (
-                    _forgiving(bench, f"line, {name}"),
+                    bench.forgiving(f"line, {name}"),
                     _fresh(bench, name, small, upstream) as server,
                 ):
                     pids = server.pids()
@@ -139,79 +127,6 @@ def line(bench: Bench) -> None:
                         bench.samples.add("line-herd-wall", name, seconds)
                         bench.samples.add("line-herd-first-byte", name, first * 1e3)
     bench.launcher.stop_all()
-
-
-def _store(bench: Bench, server: Server, blob: Blob, *, tls: bool) -> None:
-    """Pull a blob until the cache serves it by itself, and check its digest on the way.
-
-    Raises:
-        ClientError: the digest was wrong, or the cache never kept it.
-    """
-    asked = order(server.port(tls=tls), blob.target, tls=tls, verify=True)
-    for _ in range(_SETTLE_TRIES):
-        mark = bench.upstream.mark()
-        (reading,) = read([asked])
-        if f"sha256:{reading['sha256']}" != blob.digest:
-            raise ClientError(f"{server.name} served wrong bytes")
-        if reading["cipher"] and server.name in bench.names:
-            bench.samples.remark(f"TLS cipher with {server.name}: {reading['cipher']}.")
-        bench.upstream.wait_until_quiet()
-        if bench.upstream.mark() == mark:
-            return
-    raise ClientError(f"{server.name} never served the blob from its cache")
-
-
-def _pull_stored(server: Server, blob: Blob, clients: int, *, tls: bool) -> tuple[float, float]:
-    """Pull a stored blob with some clients at once.
-
-    Returns:
-        The rate in MB/s, and the server's processor seconds per GiB.
-
-    Raises:
-        ClientError: a client failed.
-    """
-    pids = server.pids()
-    before = cpu_seconds(pids)
-    readings = read([order(server.port(tls=tls), blob.target, tls=tls)] * clients)
-    spent = cpu_seconds(pids) - before
-    size = blob.size * clients
-    ended = max(reading["ended"] for reading in readings)
-    seconds = ended - min(reading["started"] for reading in readings)
-    return size / seconds / 1e6, spent * GIB / size
-
-
-def _warm(bench: Bench, *, tls: bool) -> None:
-    blob = push_blob(bench.upstream.port, bench.plan.warm_mebibytes)
-    # nginx as a single process, like regproxy, has rows of its own with several clients.
-    single = [NGINX_ONE_WORKER] if NGINX in bench.names else []
-    servers = {name: bench.launcher.start(name, tls=tls) for name in (*bench.names, *single)}
-    for server in servers.values():
-        _store(bench, server, blob, tls=tls)
-    for turn in range(bench.plan.rounds):
-        for clients in WARM_CLIENTS:
-            row = f"{'tls' if tls else 'plain'}-{clients}"
-            for name in bench.order_of(turn) + (single if clients > 1 else []):
-                with _forgiving(bench, f"{row}, {name}"):
-                    rate, cpu = _pull_stored(servers[name], blob, clients, tls=tls)
-                    bench.say(f"  {row} {name}: {rate:.0f} MB/s")
-                    if name == NGINX_ONE_WORKER:
-                        bench.samples.add(f"{row}-one-rate", NGINX, rate)
-                        continue
-                    bench.samples.add(f"{row}-rate", name, rate)
-                    bench.samples.add(f"{row}-cpu", name, cpu)
-                    if name == REGPROXY and single and clients > 1:
-                        bench.samples.add(f"{row}-one-rate", REGPROXY, rate)
-    bench.launcher.stop_all()
-
-
-def warm(bench: Bench) -> None:
-    """One and four clients ask over plain HTTP for a blob that the cache has."""
-    _warm(bench, tls=False)
-
-
-def tls(bench: Bench) -> None:
-    """One and four clients ask over TLS for a blob that the cache has."""
-    _warm(bench, tls=True)
 
 
 def _manifest(server: Server, target: str) -> bytes:
@@ -274,7 +189,7 @@ def manifests(bench: Bench) -> None:
     for turn in range(bench.plan.rounds):
         for row, target in targets.items():
             for name in bench.order_of(turn):
-                with _forgiving(bench, f"manifest by {row}, {name}"):
+                with bench.forgiving(f"manifest by {row}, {name}"):
                     seconds = bench.plan.request_seconds
                     rate = _requests_per_second(servers[name], target, seconds)
                     bench.samples.add(f"{row}-rate", name, rate)
@@ -289,7 +204,7 @@ def memory(bench: Bench) -> None:
     for row, mebibytes in zip(("small", "large"), bench.plan.memory_mebibytes, strict=True):
         blob = push_blob(bench.upstream.port, mebibytes)
         for name in bench.order_of(0):
-            with _forgiving(bench, f"memory, {name}"), _fresh(bench, name, tiny) as server:
+            with bench.forgiving(f"memory, {name}"), _fresh(bench, name, tiny) as server:
                 reset_peak_memory(server.pids())
                 asked = order(
                     server.port(tls=False),
@@ -319,6 +234,7 @@ LOADS: Mapping[str, Callable[[Bench], None]] = {
     "line": line,
     "warm": warm,
     "tls": tls,
+    "interception": interception,
     "manifests": manifests,
     "memory": memory,
 }

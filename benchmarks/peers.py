@@ -16,34 +16,43 @@ from pathlib import Path
 from benchmarks.servers import Recipe, Setting
 
 REGPROXY = "regproxy"
+REGPROXY_INTERCEPTING = "regproxy-intercepting"
 NGINX = "nginx"
 NGINX_ONE_WORKER = "nginx-one-worker"
 DOCKER_REGISTRY = "docker-registry"
+REGISTRY_NAME = "upstream.test"
+"""What clients call upstream when they are intercepted on their way to it."""
+
 LINE = "line"
 LINE_RATE = 125_000_000
 """Bytes a second of the line to upstream: 1 Gbit/s."""
 
 
-def regproxy(setting: Setting) -> Sequence[Sequence[str]]:
-    """Return the command that runs regproxy, as one process, from this checkout."""
+def regproxy(setting: Setting, *, minted: bool = False) -> Sequence[Sequence[str]]:
+    """Return the command that runs regproxy, as one process, from this checkout.
+
+    Args:
+        setting: where it runs.
+        minted: whether its TLS listener shows certificates of its own authority.
+    """
     listeners = [f'[[listeners]]\nendpoint = "tcp:{setting.port}:interface=127.0.0.1"\n']
     if setting.tls_port is not None:
         listeners.append(
-            "[[listeners]]\n"
-            f'endpoint = "tcp:{setting.tls_port}:interface=127.0.0.1"\n'
-            "tls = true\n"
-            f'certificate = "{setting.certificate}"\n'
-            f'private_key = "{setting.private_key}"\n'
+            f'[[listeners]]\nendpoint = "tcp:{setting.tls_port}:interface=127.0.0.1"\ntls = true\n'
         )
+        if not minted:
+            listeners[-1] += (
+                f'certificate = "{setting.certificate}"\nprivate_key = "{setting.private_key}"\n'
+            )
     file = setting.directory / "regproxy.toml"
     file.write_text(
-        'default_registry = "upstream.test"\n'
+        f'default_registry = "{REGISTRY_NAME}"\n'
         f'state_directory = "{setting.directory}/state"\n'
         "well_known = false\n\n"
         + "\n".join(listeners)
         + '\n[admin]\nendpoint = "tcp:0:interface=127.0.0.1"\n'
         + f'\n[cache]\ndirectory = "{setting.directory}/cache"\n'
-        + f'\n[registries."upstream.test"]\nupstream = "{setting.upstream}"\n'
+        + f'\n[registries."{REGISTRY_NAME}"]\nupstream = "{setting.upstream}"\n'
     )
     twistd = Path(sys.executable).parent / "twistd"
     return [[str(twistd), "-n", "--pidfile=", "regproxy", "--config", str(file)]]
@@ -177,6 +186,7 @@ SERVERS: Sequence[str] = (REGPROXY, NGINX, DOCKER_REGISTRY)
 
 RECIPES: Mapping[str, Recipe] = {
     REGPROXY: regproxy,
+    REGPROXY_INTERCEPTING: partial(regproxy, minted=True),
     NGINX: nginx,
     NGINX_ONE_WORKER: partial(nginx, workers="1"),
     DOCKER_REGISTRY: docker_registry,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 from attrs import define, field, frozen
 
+from benchmarks.clients import ClientError
 from benchmarks.servers import Launcher
 from benchmarks.upstream import Upstream
+
+GIB = 1024**3
+
+_T = TypeVar("_T")
 
 
 @frozen
@@ -117,5 +124,19 @@ class Bench:
 
     def order_of(self, turn: int) -> list[str]:
         """Return the servers' names, another one first in each round."""
-        shift = turn % len(self.names)
-        return [*self.names[shift:], *self.names[:shift]]
+        return rotated(self.names, turn)
+
+    @contextmanager
+    def forgiving(self, what: str) -> Iterator[None]:
+        """Turn a client's failure into a remark under the table: the other rows still count."""
+        try:
+            yield
+        except ClientError as error:
+            self.say(f"  {what} FAILED: {error}")
+            self.samples.remark(f"{what} failed: {error}")
+
+
+def rotated(items: Sequence[_T], turn: int) -> list[_T]:
+    """Return the items, of which there is at least one, another one first in each round."""
+    shift = turn % len(items)
+    return [*items[shift:], *items[:shift]]

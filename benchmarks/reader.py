@@ -28,7 +28,11 @@ class Order(TypedDict):
     Attributes:
         port: the server's port on 127.0.0.1.
         target: the request target.
-        tls: whether to speak TLS; the certificate is not checked, it was made in this run.
+        tls: whether to speak TLS.
+        connect: whether to ask for a connection to the name by CONNECT first.
+        name: the host that is meant, by name and at its usual port, or "" for the server's address.
+        trusted: PEM file of what must have signed the certificate, or "" to check nothing: the
+            certificate was made in this run.
         verify: whether to hash the body, which costs the client as much as reading it.
         clients: how many connections; only the crowd takes more than one.
         seconds: when a crowd stops reading.
@@ -37,6 +41,9 @@ class Order(TypedDict):
     port: int
     target: str
     tls: bool
+    connect: bool
+    name: str
+    trusted: str
     verify: bool
     clients: int
     seconds: float
@@ -66,9 +73,10 @@ class Reading(TypedDict):
 
 def request_bytes(order: Order) -> bytes:
     """Return the request that every client sends."""
+    host = order["name"] or f"127.0.0.1:{order['port']}"
     head = (
         f"GET {order['target']} HTTP/1.1",
-        f"Host: 127.0.0.1:{order['port']}",
+        f"Host: {host}",
         "User-Agent: regproxy-benchmarks",
         "Accept: */*",
         "Connection: close",
@@ -88,19 +96,56 @@ def body_length(head: bytes) -> int:
     return int(length[1])
 
 
+def _connect(connection: socket.socket, name: str) -> None:
+    """Ask a proxy to be connected to a host's port for HTTPS (RFC 9110 section 9.3.6).
+
+    Raises:
+        ValueError: it declines.
+        OSError: the connection broke.
+    """
+    connection.sendall(f"CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\n\r\n".encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):  # nothing follows it: in TLS the client speaks first
+        got = connection.recv(4096)
+        if not got:
+            raise ValueError(f"connection closed after CONNECT: {answer[:300]!r}")
+        answer += got
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise ValueError(f"unexpected response to CONNECT: {answer[:300]!r}")
+
+
+def _tls_context(order: Order) -> ssl.SSLContext:
+    """Return what the order says about TLS.
+
+    Raises:
+        OSError: what is to be trusted cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if order["trusted"]:
+        context.load_verify_locations(order["trusted"])
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def read_blob(order: Order, context: ssl.SSLContext | None) -> Reading:
     """Read one blob to its end.
 
     Raises:
-        ValueError: the answer is no 200 with a Content-Length, or ends early.
-        OSError: the connection broke.
+        ValueError: the answer is no 200 with a Content-Length, or ends early; CONNECT is declined.
+        OSError: the connection broke, or the certificate is none that is to be trusted.
     """
     buffer = bytearray(_BUFFER_SIZE)
     view = memoryview(buffer)
     hasher = hashlib.sha256() if order["verify"] else None
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", order["port"]), timeout=_SILENCE) as plain:
-        connection = context.wrap_socket(plain) if context is not None else plain
+        if order["connect"]:
+            _connect(plain, order["name"])
+        connection = plain
+        if context is not None:
+            connection = context.wrap_socket(plain, server_hostname=order["name"] or None)
         connection.sendall(request_bytes(order))
         filled = 0
         while (end := buffer.find(b"\r\n\r\n", 0, filled)) < 0:
@@ -145,11 +190,7 @@ def wait_for_start() -> None:
 def main() -> None:
     """Carry out the order in the first argument."""
     order: Order = json.loads(sys.argv[1])
-    context: ssl.SSLContext | None = None
-    if order["tls"]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = _tls_context(order) if order["tls"] else None
     wait_for_start()
     print(json.dumps(read_blob(order, context)), flush=True)
 

@@ -67,6 +67,18 @@ _HERD = "cold {cold} MiB, 8 clients at once"
 _LINE = f"cold {{line}} MiB, upstream behind a line of {LINE_RATE / 1e6:.0f} MB/s"
 _CPU = "server CPU s/GiB"
 
+
+def _stored(key: str, text: str) -> tuple[Row, ...]:
+    """Return the rows of a stored blob that is pulled in one way; no target is set for them."""
+    return (
+        Row(f"{key}-1-rate", f"{text}, one client", "MB/s"),
+        Row(f"{key}-1-cpu", f"{text}, one client", _CPU, 2),
+        Row(f"{key}-4-rate", f"{text}, 4 clients", "MB/s"),
+        Row(f"{key}-4-cpu", f"{text}, 4 clients", _CPU, 2),
+        Row(f"{key}-4-one-rate", f"{text}, 4 clients, nginx with one worker", "MB/s"),
+    )
+
+
 ROWS: Sequence[Row] = (
     Row("cold-rate", _COLD, "MB/s", 0, Target(1.0, peer=NGINX), "≥ 1.0 of nginx"),
     Row("cold-first-byte", f"{_COLD}: first byte", "ms", 1),
@@ -112,11 +124,9 @@ ROWS: Sequence[Row] = (
     ),
     Row("plain-4-cpu", "warm {warm} MiB, 4 clients", _CPU, 2),
     Row("plain-4-one-rate", "warm {warm} MiB, 4 clients, nginx with one worker", "MB/s"),
-    Row("tls-1-rate", "warm {warm} MiB over TLS, one client", "MB/s"),
-    Row("tls-1-cpu", "warm {warm} MiB over TLS, one client", _CPU, 2),
-    Row("tls-4-rate", "warm {warm} MiB over TLS, 4 clients", "MB/s"),
-    Row("tls-4-cpu", "warm {warm} MiB over TLS, 4 clients", _CPU, 2),
-    Row("tls-4-one-rate", "warm {warm} MiB over TLS, 4 clients, nginx with one worker", "MB/s"),
+    *_stored("tls", "warm {warm} MiB over TLS"),
+    *_stored("connect", "warm {warm} MiB, intercepted inside CONNECT"),
+    *_stored("sni", "warm {warm} MiB, intercepted by SNI"),
     Row(
         "tag-rate",
         "manifest by tag",
