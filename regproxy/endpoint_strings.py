@@ -127,7 +127,32 @@ def check_endpoint(text: str) -> None:
         raise BadEndpoint(expected, f"{prefix}{close[0]}:{rest}")
 
 
+def with_backlog(text: str, backlog: int) -> str:
+    """A server endpoint string that says how many clients may wait to be accepted.
+
+    Args:
+        text: A valid one; if it names a backlog, or is of a type that has none, it stays as it is.
+        backlog: The kernel's own limit (``somaxconn``) still holds.
+    """
+    kind, _, rest = text.removeprefix("haproxy:").partition(":")
+    if "backlog" not in _TYPES.get(kind, ()) or "backlog" in _parameters(kind, rest):
+        return text
+    return f"{text}:backlog={backlog}"
+
+
 def _check_parameters(kind: str, rest: str) -> None:
+    known = _TYPES[kind]
+    given = _parameters(kind, rest)
+    for name, parameter in known.items():
+        if parameter.required and name not in given:
+            raise BadEndpoint(f"{kind} with {parameter.expected}")
+        if name in given and not parameter.valid(given[name]):
+            raise BadEndpoint(f"{kind} with {parameter.expected}")
+    if kind == "systemd" and ("index" in given) == ("name" in given):
+        raise BadEndpoint("systemd with either an index or a name")
+
+
+def _parameters(kind: str, rest: str) -> Mapping[str, str]:
     known = _TYPES[kind]
     given: dict[str, str] = {}
     order = iter(known)
@@ -142,13 +167,7 @@ def _check_parameters(kind: str, rest: str) -> None:
         if name in given:
             raise BadEndpoint(rf"{name} only once; colons in a value are written as \:")
         given[name] = _plain(keyword[2] if keyword else piece)
-    for name, parameter in known.items():
-        if parameter.required and name not in given:
-            raise BadEndpoint(f"{kind} with {parameter.expected}")
-        if name in given and not parameter.valid(given[name]):
-            raise BadEndpoint(f"{kind} with {parameter.expected}")
-    if kind == "systemd" and ("index" in given) == ("name" in given):
-        raise BadEndpoint("systemd with either an index or a name")
+    return given
 
 
 def _pieces(text: str) -> list[str]:

@@ -44,6 +44,7 @@ from regproxy.front.certificates import LeafCertificates
 from regproxy.front.connect import ConnectProxy, TunnelPolicy
 from regproxy.front.connections import Connections
 from regproxy.front.delivery import Deliveries
+from regproxy.front.descriptors import affordable
 from regproxy.front.forward import HTTP_PORT, ForwardProxy
 from regproxy.front.listeners import Listener
 from regproxy.front.manifests import ManifestAnswers
@@ -60,7 +61,7 @@ from regproxy.service import CacheService, Preparation, RegproxyService, Threads
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.connecting import make_agent, make_checked_agent
 from regproxy.upstream.exchange import Exchange
-from regproxy.upstream.passing import Passage
+from regproxy.upstream.passing import Passage, passing_places
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
@@ -225,7 +226,9 @@ def _rooms(
         uploads=Uploads(passing, cache.freshness, cache.index, config, offered, seals),
         passing=passing,
         others=_others(config, upstreams, exchanges, reactor),
-        forward=ForwardProxy(policy, Exchange(checked, reactor, via), passing, reactor),
+        forward=ForwardProxy(
+            policy, Exchange(checked, reactor, via), passing, reactor, passing_places(reactor)
+        ),
         pages=Pages(lambda: authority().pem, config),
         headers_timeout=config.timeouts.headers,
         via=via,
@@ -289,7 +292,7 @@ def _front(
     config = options.settings
     front = MultiService()
     leaves = LeafCertificates(authority, _names(config).__contains__, reactor)
-    connections = Connections(config.limits.connections)
+    connections = Connections(affordable(config.limits.connections))
     limits = ClientLimits(
         header_size=config.limits.header_size,
         request_headers=config.timeouts.request_headers,

@@ -19,12 +19,15 @@ from regproxy.upstream.client import ManifestHead, Upstream
 _log = Logger()
 
 _Key = tuple[str, str, str, int]
-_Flight = tuple[_Key, int]
+_Flight = tuple[_Key, float | None]
 
 _NOT_THERE = (401, 403, 404, 410)
 """Statuses that say something of the tag; anything else says that the registry is in trouble."""
 
 _NO_SUCH_METHOD = 405
+
+_DOUBTED_KEPT = 10_000
+"""Tags whose push had no answer; of more the first are believed again."""
 
 _TOLD = 32
 """Beside the variants' bits: what a tag means of which the manifest is still to be fetched."""
@@ -59,7 +62,7 @@ class Freshness:
         self._manifests = manifests
         self._clock = clock
         self._limit = limit
-        self._forgotten = 0
+        self._doubted: dict[tuple[str, str, str], float] = {}
         self._gets: SingleFlight[_Flight, ServedManifest] = SingleFlight(clock)
         self._heads: SingleFlight[_Flight, ManifestHead | None] = SingleFlight(clock)
 
@@ -69,8 +72,18 @@ class Freshness:
         Questions that are under way tell those who wait for them what the tag meant before; nobody
         joins them any more, and nothing of them is remembered.
         """
-        self._forgotten += 1
         self._index.forget_tag(registry, repository, tag)
+
+    def doubt(self, registry: str, repository: str, tag: str) -> None:
+        """The tag may mean something else: upstream is asked, if it can be.
+
+        Other processes that share the index know nothing of it.
+        """
+        key = (registry, repository, tag)
+        self._doubted.pop(key, None)
+        self._doubted[key] = self._clock.seconds()
+        if len(self._doubted) > _DOUBTED_KEPT:
+            del self._doubted[next(iter(self._doubted))]
 
     async def get(
         self,
@@ -99,10 +112,10 @@ class Freshness:
         """
         key = (upstream.name, repository, tag, variant)
         known = self._index.tag(*key)
-        if known is not None and not self._is_fresh(known, rules):
+        if known is not None and not self._is_fresh(key, known, rules):
             known = self._latest(key, known)
         if known is not None:
-            if self._is_fresh(known, rules):
+            if self._is_fresh(key, known, rules):
                 fresh = await self._manifests.local(
                     upstream.name, repository, known.digest, Outcome.HIT
                 )
@@ -127,7 +140,9 @@ class Freshness:
                     )
         return await self._fetched(upstream, key, deadline, head=head)
 
-    def _is_fresh(self, known: Tag, rules: FreshnessRules) -> bool:
+    def _is_fresh(self, key: _Key, known: Tag, rules: FreshnessRules) -> bool:
+        if self._doubted and known.verified <= self._doubted.get(key[:3], -1.0):
+            return False
         return 0 <= self._clock.seconds() - known.verified < rules.tag_ttl
 
     def _latest(self, key: _Key, known: Tag) -> Tag:
@@ -182,7 +197,7 @@ class Freshness:
             now = await self._head(upstream, key, deadline)
             if now is not None:
                 return _head_of(now)
-        flying = (key, self._forgotten)
+        flying = (key, self._index.forgotten(*key[:3]))
         joined = flying in self._gets
         flight = self._gets.call(flying, lambda: self._ask_body(upstream, key))
         served = await deadline.bound(flight, upstream.name)
@@ -192,7 +207,7 @@ class Freshness:
 
     async def _head(self, upstream: Upstream, key: _Key, deadline: Deadline) -> ManifestHead | None:
         """What the registry tells of the tag, None if it knows no HEAD."""
-        flying = (key, self._forgotten)
+        flying = (key, self._index.forgotten(*key[:3]))
         flight = self._heads.call(flying, lambda: self._ask_head(upstream, key))
         return await deadline.bound(flight, upstream.name)
 

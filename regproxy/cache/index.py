@@ -243,6 +243,10 @@ class Index:
         self._queue.append((statements.NOTE_FORGOTTEN, [(*key, now)]))
         self._start()
 
+    def forgotten(self, registry: str, repository: str, tag: str) -> float | None:
+        """When *tag* was forgotten last, in the clock's seconds; None if nobody knows."""
+        return self._forgotten.get((registry, repository, tag))
+
     def _is_forgotten(self, key: tuple[str, str, str, int], moment: float) -> bool:
         """Whether what was known at *moment* has been forgotten since."""
         forgotten = self._forgotten.get(key[:3])

@@ -52,7 +52,8 @@ def arrive(request: Request, lookup: HostLookup) -> Arrival:
     """How *request* reached the proxy.
 
     Raises:
-        RegistryError: 400 for a host that is none; 421 when host and connection disagree.
+        RegistryError: 400 for a host that is none, and for a target that is neither a path nor a
+            URL; 421 when host and connection disagree.
     """
     channel: Any = request.channel
     target = request.uri.decode("latin-1")
@@ -61,20 +62,25 @@ def arrive(request: Request, lookup: HostLookup) -> Arrival:
     forward = target[:8].lower().startswith(_SCHEMES)
     if forward:
         scheme, host, target = _absolute(target)
+    elif not target.startswith("/"):
+        # RFC 9112 section 3.2; behind the host of a URL it could make another host of it.
+        raise _bad(f"found target {shown(target[:100])}, expected a path or a URL with http")
     else:
         host = _host(request)
+    tunnel: HostPort | None = channel.connect_target
+    server_name = _server_name(channel) if request.isSecure() else None
+    # Who sent none is taken at the connection's word.
+    host = host or tunnel or server_name
     if host is None:
         address = channel.getHost()
         return Arrival(f"{scheme}://{_local(address)}", target)
     origin = f"{scheme}://{host}"
     registry = lookup.hosted(host)
-    tunnel: HostPort | None = channel.connect_target
     if tunnel is not None:
         _agree(tunnel, host, lookup)
-    server_name: str | None = channel.server_name if request.isSecure() else None
     if server_name is not None:
         # A ClientHello names no port.
-        _agree(HostPort(server_name, host.port), host, lookup)
+        _agree(HostPort(server_name.name, host.port), host, lookup)
     if tunnel is not None:
         way, registry = WayIn.CONNECT, lookup.hosted(tunnel)
     else:
@@ -105,6 +111,12 @@ def _host(request: Request) -> HostPort | None:
     value = values[0].strip()
     # RFC 9112 section 3.2: empty is what a client sends whose URL has no authority.
     return _parsed(value.decode("latin-1")) if value else None
+
+
+def _server_name(channel: Any) -> HostPort | None:
+    """The host that the client's ClientHello names."""
+    name: str | None = channel.server_name
+    return None if name is None else _parsed(name)
 
 
 def _parsed(text: str) -> HostPort:

@@ -15,7 +15,9 @@ from regproxy.cache.reading import FileReader
 from regproxy.front.direct import DirectSocket, direct_socket
 from regproxy.front.stall import ClientGone, StallWatch
 
-_PIECE = 256 * 1024
+_PIECE = 112 * 1024
+"""As many whole TLS records as fit, encrypted, into one of the transport's writes of 128 KiB."""
+
 _PIECE_CROWDED = 64 * 1024
 _DIRECT_PIECE = 1024 * 1024
 _STEPS = 16

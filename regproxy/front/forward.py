@@ -12,6 +12,7 @@ from regproxy.front.passing import PassingAnswers
 from regproxy.model.errors import denied
 from regproxy.model.hosts import HostPort
 from regproxy.upstream.exchange import Exchange
+from regproxy.upstream.limiter import Limiter
 from regproxy.upstream.passing import Passage
 
 HTTP_PORT = 80
@@ -26,12 +27,14 @@ class ForwardProxy:
         exchange: Asks them, at no address that the policy does not allow.
         passing: Passes requests on.
         clock: Runs deadlines.
+        places: Bounds how many requests wait for their answer at once, whatever their hosts.
     """
 
     policy: TunnelPolicy
     exchange: Exchange
     passing: PassingAnswers
     clock: IReactorTime
+    places: Limiter
 
     async def answer(self, client: Client, host: HostPort, deadline: Deadline) -> None:
         """Passes a request on to *host*, and the answer back.
@@ -49,5 +52,7 @@ class ForwardProxy:
                 f"nothing is passed on to {host}: a pattern of the proxy's [connect] tunnel has "
                 f'to name it, such as "{named}"'
             )
-        destination = Passage(str(host), client.arrival.origin, self.exchange, self.clock)
+        destination = Passage(
+            str(host), client.arrival.origin, self.exchange, self.clock, self.places
+        )
         await self.passing.answer(client, client.target, destination, client.body, deadline)

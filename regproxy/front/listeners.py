@@ -24,11 +24,16 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from regproxy.endpoint_strings import with_backlog
 from regproxy.front.site import LimitedSite
 
 _log = Logger()
 
 _DRAIN_STEP = 0.05
+
+_BACKLOG = 1024
+"""Clients that may wait to be accepted. With Twisted's 50, a farm that starts all at once waits for
+a second or more: what comes beyond is not answered, and TCP tries again after a second."""
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
@@ -109,7 +114,8 @@ class Listener(Service):
         self._endpoint = endpoint
         self._clock = clock
         self._drain = drain
-        self._listening = listening_service(endpoint, factory, reactor=reactor)
+        description = with_backlog(endpoint, _BACKLOG)
+        self._listening = listening_service(description, factory, reactor=reactor)
         self.setName(f"listener {endpoint}")
 
     def privilegedStartService(self) -> None:

@@ -232,6 +232,7 @@ def _docker(proxy: _Address, lookup: ConfiguredRegistries) -> str:
             "add the keys to it by hand; else:"
         ),
         (
+            "  sudo mkdir -p /etc/docker\n"
             f"  {proxy.fetch('/setup/docker')} | grep -v '^#' | sudo tee /etc/docker/daemon.json\n"
             "  sudo systemctl restart docker"
         ),

@@ -53,6 +53,7 @@ class Destination(Protocol):
         deadline: Deadline,
         *,
         silence: float,
+        patience: float | None = None,
     ) -> Answer:
         """Whatever the destination answers (see `regproxy.upstream.passing.Passage.pass_on`)."""
 
@@ -86,6 +87,8 @@ class PassingAnswers:
         deadline: Deadline,
         *,
         location: Rewrite | None = None,
+        heard: Callable[[int], None] | None = None,
+        patience: float | None = None,
     ) -> None:
         """Passes a request on and its answer back.
 
@@ -96,6 +99,9 @@ class PassingAnswers:
             body: The request's body, None without one.
             deadline: When the answer's headers must be there, counted from the end of the body.
             location: Rewrites ``Location``; None leaves it as it is.
+            heard: Told the answer's status before the client is.
+            patience: Seconds for the answer from the end of a body on; by default as many as the
+                deadline gives.
 
         Raises:
             RegistryError: 400 or 405 for what cannot be passed on; 502 or 504 when the
@@ -115,6 +121,7 @@ class PassingAnswers:
                 client.header("authorization"),
                 deadline,
                 silence=self.silence,
+                patience=patience,
             )
         )
         client.request.notifyFinish().addErrback(lambda _: waiting.cancel())
@@ -129,6 +136,8 @@ class PassingAnswers:
         finally:
             if body is not None:
                 client.entry.received = body.received
+        if heard is not None:
+            heard(answer.status)
         client.check_here(answer)
         await self._pass_back(client, answer, destination.name, location)
 
@@ -189,6 +198,9 @@ def _passed_up(client: Client) -> Headers:
 
 def _passed_down(answer: Answer, location: Rewrite | None) -> list[tuple[bytes, bytes]]:
     headers = end_to_end(answer.raw_headers())
+    if answer.elsewhere:
+        # The client takes it for the registry's.
+        headers = [(name, value) for name, value in headers if name.lower() != b"set-cookie"]
     if location is None:
         return headers
     return [

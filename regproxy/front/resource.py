@@ -20,7 +20,7 @@ from regproxy.front.blobs import BlobAnswers
 from regproxy.front.client import Client
 from regproxy.front.forward import ForwardProxy
 from regproxy.front.manifests import ManifestAnswers
-from regproxy.front.pages import Pages
+from regproxy.front.pages import Page, Pages
 from regproxy.front.passing import Destination, PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.stall import ClientGone
@@ -43,6 +43,7 @@ _log = Logger()
 
 _PULLS = (b"GET", b"HEAD")
 _PUSHES = (b"POST", b"PUT", b"PATCH", b"DELETE")
+_TOKEN_METHODS = (*_PULLS, b"POST", b"OPTIONS")
 _UNEXPECTED = RegistryError(500, "UNKNOWN", "regproxy has a bug; its log has the traceback")
 
 
@@ -151,7 +152,7 @@ class RegistryResource(Resource):
             return False
         if path == "/healthz":
             media_type, body = "text/plain", b"ok\n"
-        elif (page := self._rooms.pages.find(path, client.arrival.origin)) is not None:
+        elif (page := self._page(path, client.arrival.origin)) is not None:
             media_type, body = page.media_type, page.body
         else:
             return False
@@ -159,6 +160,20 @@ class RegistryResource(Resource):
         client.head(200, headers, None)
         client.finish(body)
         return True
+
+    def _page(self, path: str, origin: str) -> Page | None:
+        """A page of the proxy's own.
+
+        Raises:
+            RegistryError: 503 without a certificate authority, of which the log says more.
+        """
+        try:
+            return self._rooms.pages.find(path, origin)
+        except (OSError, ValueError) as error:
+            _log.error("{path} cannot be served: {error}", path=path, error=error)
+            raise RegistryError(
+                503, "UNKNOWN", "the certificate authority cannot be used; the log says why"
+            ) from error
 
     async def _pass_on(self, client: Client, route: Route, deadline: Deadline) -> None:
         """Passes on what is asked of a registry's host and is none of the API."""
@@ -168,6 +183,8 @@ class RegistryResource(Resource):
                 f"only images come from {route.registry} through this proxy: "
                 f'[registries."{route.registry}"] has other_requests = "deny"'
             )
+        if client.target.startswith("/v2/") and client.request.method not in _TOKEN_METHODS:
+            raise unsupported("a token endpoint takes GET and POST")
         await self._rooms.passing.answer(client, client.target, destination, client.body, deadline)
 
     async def _serve(self, client: Client, route: Route, deadline: Deadline) -> None:

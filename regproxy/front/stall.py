@@ -77,10 +77,11 @@ class StallWatch:
         self._moved = True
 
     def stop(self) -> None:
-        """Nothing more is sent."""
+        """Nothing more is sent, unless it is paused again."""
         self._paused = False
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _start(self) -> None:
         self._moved = False

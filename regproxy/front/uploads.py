@@ -15,17 +15,18 @@ from attrs import frozen
 from regproxy.cache.freshness import Freshness
 from regproxy.cache.index import Index
 from regproxy.deadline import Deadline
+from regproxy.front.arrival import HostLookup
 from regproxy.front.client import Client
 from regproxy.front.passing import PassingAnswers
 from regproxy.front.relays import upstream_path
 from regproxy.front.sealing import BrokenSeal, Seals
 from regproxy.model.errors import RegistryError, unsupported, upstream_failed
+from regproxy.model.hosts import parse_host
 from regproxy.model.names import parse_tag
 from regproxy.model.route import (
     Blob,
     Manifest,
     ManifestByTag,
-    RegistryLookup,
     Route,
     Upload,
     parse_route,
@@ -46,6 +47,8 @@ It is what registries' own recipes for proxies in front of them allow.
 _LONGEST = 6 * 1024
 """Characters of a URL that is sealed; sealed it is a third longer, and has to come back."""
 
+_CREATED = 201
+_DONE = range(200, 300)
 _STATE = "state"
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REFERENCE = re.compile(r"(?P<kind>blobs|manifests)/(?P<reference>[A-Za-z0-9_.:+-]+)")
@@ -67,7 +70,7 @@ class Uploads:
     passing: PassingAnswers
     freshness: Freshness
     index: Index
-    lookup: RegistryLookup
+    lookup: HostLookup
     offered: Collection[str]
     seals: Seals
 
@@ -104,9 +107,19 @@ class Uploads:
                 target = _with_query(upstream_path(route), route.query)
             case _:
                 raise unsupported(f"{method[:32]} is not for this")
-        if method not in ("GET", "HEAD"):
-            deadline = Deadline.after(self.passing.clock, _COMMIT_SECONDS)
-        self._forget(route, method)
+        patience = None
+        if _commits(route, method):
+            patience = _COMMIT_SECONDS
+            if client.body is None:
+                deadline = Deadline.after(self.passing.clock, patience)
+        is_heard = False
+
+        def heard(status: int) -> None:
+            nonlocal is_heard
+            is_heard = True
+            if status in _DONE:
+                self._forget(route, method)
+
         try:
             await self.passing.answer(
                 client,
@@ -117,24 +130,21 @@ class Uploads:
                 location=lambda answer, value: self._location(
                     client, route, upstream, answer, value
                 ),
+                heard=heard,
+                patience=patience,
             )
         finally:
-            # Whatever was heard of it in between may be from before the push.
-            self._forget(route, method)
+            if not is_heard:
+                for tag in _tags(route):
+                    self.freshness.doubt(route.registry, route.repository, tag)
 
     def _forget(self, route: Route, method: str) -> None:
-        """Makes sure that nothing is served that the registry may not have any more."""
+        """Makes sure that nothing is served that the registry has no more."""
         registry, repository = route.registry, route.repository
-        match route.asked:
-            case ManifestByTag(tag):
-                self.freshness.forget(registry, repository, tag)
-            case Manifest(digest) | Blob(digest) if method == "DELETE":
-                self.index.drop_holding(registry, repository, digest)
-            case Manifest():
-                # Some registries tag what is pushed by its digest.
-                for name, value in parse_qsl(route.query):
-                    if name == "tag" and _is_tag(value):
-                        self.freshness.forget(registry, repository, value)
+        for tag in _tags(route):
+            self.freshness.forget(registry, repository, tag)
+        if method == "DELETE" and isinstance(route.asked, Manifest | Blob):
+            self.index.drop_holding(registry, repository, route.asked.digest)
 
     # Where a step of an upload goes.
 
@@ -197,13 +207,16 @@ class Uploads:
             RegistryError: 502, it is none that the proxy would ask.
         """
         try:
+            value = self._without_own_host(route, upstream, answer, value)
             url = permitted_url(answer.url, _with_scheme_of(answer.url, value))
         except ValueError as error:
             raise upstream_failed(f"{route.registry} points to {error}: refused") from error
         name = "/".join(filter(None, (route.prefix, route.client_repository)))
         ours = f"{client.arrival.origin}/v2/{quote(name, safe='/:')}/"
         namespaces = "&".join(_namespaces(client))
-        plain = _plain_path(url, route.repository) if upstream.owns(url) else None
+        # What is done is there to be pulled, whatever name the registry has for itself.
+        is_known = upstream.owns(url) or answer.status == _CREATED
+        plain = _plain_path(url, route.repository) if is_known else None
         if plain is not None:
             return _with_query(ours + plain, namespaces)
         if len(url) > _LONGEST:
@@ -214,6 +227,42 @@ class Uploads:
         return _with_query(
             f"{ours}blobs/uploads/{session}", "&".join(filter(None, (namespaces, state)))
         )
+
+    def _without_own_host(
+        self, route: Route, upstream: Upstream, answer: Answer, value: str
+    ) -> str:
+        """*value*, relative if its host is one of the registry's names: upstream is who has that.
+
+        Seen from the proxy the name may lead nowhere, or back to the proxy.
+        """
+        try:
+            parts = urlsplit(value)
+            host = parse_host(parts.netloc)
+        except ValueError:
+            return value
+        if parts.scheme not in ("http", "https") or not upstream.owns(answer.url):
+            return value
+        if self.lookup.hosted(host) != route.registry:
+            return value
+        return _with_query(parts.path, parts.query) if parts.path.startswith("/v2/") else value
+
+
+def _commits(route: Route, method: str) -> bool:
+    """Whether a request may have the registry move around all that was uploaded."""
+    names = {name for name, _ in parse_qsl(route.query)}
+    return method in ("PUT", "PATCH") or (method == "POST" and bool(names & {"digest", "mount"}))
+
+
+def _tags(route: Route) -> list[str]:
+    """The tags that a push to this route moves."""
+    match route.asked:
+        case ManifestByTag(tag):
+            return [tag]
+        case Manifest():
+            # Some registries tag what is pushed by its digest.
+            return [v for name, v in parse_qsl(route.query) if name == "tag" and _is_tag(v)]
+        case _:
+            return []
 
 
 def _subject(route: Route) -> str:

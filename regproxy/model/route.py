@@ -41,6 +41,10 @@ _VISIBLE = re.compile(r'[!"$-~]*')
 _LISTED_REGISTRIES = 20
 _SEARCH = "/v1/search"
 _TOKEN_ENDPOINT = re.compile(r"/v2/[a-z]+")
+_API = re.compile(r"/v[12](?:/|$)")
+_PARAMETERS = re.compile(r";[^/]*")
+_LAYERS = 4
+"""Of percent-encoding that are looked through; who needs more hides something."""
 
 
 class WayIn(StrEnum):
@@ -217,12 +221,33 @@ def _is_other(path: str) -> bool:
 
     Raises:
         NotFound: 404 for the API before this one, of which only the search is still in use.
+        RegistryError: 400 for a path that means the API to a registry that is lenient.
     """
     if path.startswith("/v1/") and path != _SEARCH:
         raise not_found(f"nothing is served at {shown(path)}: version 1 of the API is gone")
-    if not path.startswith("/v2/"):
-        return path != "/v2"
+    if not path.startswith("/v2/") and path != "/v2":
+        if path != _SEARCH and _API.match(_read_loosely(path)):
+            raise name_invalid(f"found path {shown(path)}, expected /v2/ as it is written")
+        return True
     return _TOKEN_ENDPOINT.fullmatch(path) is not None
+
+
+def _read_loosely(path: str) -> str:
+    """A path as the most lenient of servers would read it."""
+    for _ in range(_LAYERS):
+        path, before = unquote(path, errors="replace"), path
+        if path == before:
+            break
+    else:
+        return "/v2/"
+    path = _PARAMETERS.sub("", path.replace("\\", "/")).lower()
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part.strip() not in {"", "."}:
+            parts.append(part.strip())
+    return "/" + "/".join(parts)
 
 
 def _named(first: str, namespace: str, lookup: RegistryLookup) -> str:

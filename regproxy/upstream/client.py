@@ -236,10 +236,18 @@ class Upstream:
         deadline: Deadline,
         *,
         silence: float,
+        patience: float | None = None,
     ) -> Answer:
         """Whatever the registry answers to any request (see `Passage.pass_on`)."""
         return await self._passage.pass_on(
-            method, target, headers, body, authorization, deadline, silence=silence
+            method,
+            target,
+            headers,
+            body,
+            authorization,
+            deadline,
+            silence=silence,
+            patience=patience,
         )
 
     async def request(

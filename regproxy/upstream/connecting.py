@@ -110,6 +110,8 @@ class _Endpoints:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See IAgentEndpointFactory."""
+        if uri.scheme not in (b"http", b"https"):
+            raise ValueError("found a URL that is neither http nor https")
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self.reactor, uri.host, uri.port, timeout=self.connect_timeout
         )

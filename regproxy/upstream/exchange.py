@@ -137,6 +137,8 @@ class Answer:
             (b"Content-Encoding" if name.lower() == _HIDDEN_ENCODING else name, value)
             for name, values in self.response.headers.getAllRawHeaders()
             for value in values
+            # treq's decoder has put an empty one where ours was hidden from it.
+            if name.lower() != _CONTENT_ENCODING
         ]
 
     def deliver(self, protocol: IProtocol) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
@@ -19,6 +20,20 @@ _PLACES = 256
 _PATIENCE = 5.0
 """Seconds after which a request goes on although every place is taken: a push may take hours."""
 
+_FOR_STRANGERS = frozenset(
+    {
+        b"accept",
+        b"content-encoding",
+        b"content-md5",
+        b"content-range",
+        b"content-type",
+        b"digest",
+        b"range",
+        b"user-agent",
+    }
+)
+"""Headers that an origin gets which the client never meant to talk to: none of them is a secret."""
+
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -33,6 +48,11 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+
+def passing_places(clock: IReactorTime) -> Limiter:
+    """The bound on requests that wait for their answer."""
+    return Limiter(clock, _PLACES)
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -64,18 +84,27 @@ class Passage:
         name: Of the origin, for messages.
     """
 
-    def __init__(self, name: str, base_url: str, exchange: Exchange, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        exchange: Exchange,
+        clock: IReactorTime,
+        places: Limiter | None = None,
+    ) -> None:
         """Args:
         name: Such as the registry's.
         base_url: Scheme, host and port, no path.
         exchange: Sends single requests.
         clock: Runs deadlines.
+        places: Bounds how many requests wait for their answer at once; by default a bound of
+            its own.
         """
         self.name = name
         self._base_url = base_url
         self._exchange = exchange
         self._clock = clock
-        self._places = Limiter(clock, _PLACES)
+        self._places = places or passing_places(clock)
 
     def owns(self, url: str) -> bool:
         """Whether an absolute URL is at this origin."""
@@ -91,6 +120,7 @@ class Passage:
         deadline: Deadline,
         *,
         silence: float,
+        patience: float | None = None,
     ) -> Answer:
         """Whatever the origin answers.
 
@@ -99,25 +129,36 @@ class Passage:
         Args:
             method: Any method.
             target: Path and query under the origin, or an absolute URL, which may be elsewhere.
-            headers: Sent as they are; Host and Via come besides.
+            headers: Sent as they are; Host and Via come besides. Another origin gets those that
+                describe the body and nothing of who asks.
             body: Of the request, if it has one.
             authorization: ``Authorization`` for the origin; no other origin gets to see it.
             deadline: When the answer's headers must be there, counted from the end of the body.
             silence: Seconds for which a body may wait to be taken.
+            patience: Seconds for the answer from the end of a body on; by default as many as the
+                deadline gave at first.
 
         Raises:
             RegistryError: Why the origin could not be asked; its refusals are answers.
         """
-        sending = Sending(body, self._clock, deadline, silence) if body is not None else None
+        sending = None
+        if body is not None:
+            sending = Sending(body, self._clock, deadline, silence, patience)
         url = self._base_url + target if target.startswith("/") else target
-        if authorization is not None and self.owns(url):
-            headers = headers.copy()
+        is_own = self.owns(url)
+        headers = headers.copy()
+        if not is_own:
+            for name, _ in list(headers.getAllRawHeaders()):
+                if name.lower() not in _FOR_STRANGERS:
+                    headers.removeHeader(name)
+        elif authorization is not None:
             headers.setRawHeaders("Authorization", [authorization])
         await deadline.bound(self._places.acquire(_PATIENCE), f"{self.name}: queue")
         try:
-            return await self._exchange.send(
+            answer = await self._exchange.send(
                 method, url, headers, sending or deadline, body=sending, as_is=True
             )
+            return evolve(answer, elsewhere=not is_own)
         finally:
             self._places.release()
             if sending is not None:

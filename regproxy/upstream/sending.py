@@ -29,19 +29,26 @@ class Sending:
     """
 
     def __init__(
-        self, body: IBodyProducer, clock: IReactorTime, deadline: Deadline, silence: float
+        self,
+        body: IBodyProducer,
+        clock: IReactorTime,
+        deadline: Deadline,
+        silence: float,
+        patience: float | None = None,
     ) -> None:
         """Args:
         body: Where the bytes come from; it is stopped when they are no longer wanted.
         clock: Measures.
         deadline: When the answer would be due if there were no body.
         silence: Seconds for which upstream may take nothing before it is given up.
+        patience: Seconds for the answer from the body's end on; by default as many as the
+            deadline gives.
         """
         self.length = body.length
         self._body = body
         self._clock = clock
         self._deadline = deadline
-        self._patience = deadline.remaining
+        self._patience = deadline.remaining if patience is None else patience
         self._silence = silence
         self._consumer: IConsumer | None = None
         self._connection: Any = None

@@ -43,6 +43,7 @@ from regproxy.testing import ImmediateWorker, MemoryAnswer, MemoryClient, Script
 from regproxy.testing.client import HeaderValues
 from regproxy.upstream.client import Upstream
 from regproxy.upstream.exchange import Exchange
+from regproxy.upstream.passing import passing_places
 from regproxy.worker import Worker
 
 HUB = "https://registry-1.docker.io"
@@ -199,6 +200,7 @@ class Proxy:
                 Exchange(self.upstream, clock, VIA),
                 passing,
                 clock,
+                passing_places(clock),
             ),
             pages=Pages(lambda: AUTHORITY, Names()),
             headers_timeout=HEADERS_TIMEOUT,

@@ -164,7 +164,28 @@ class ArrivalTests(SynchronousTestCase):
         for name, host in [("quay.io", "proxy.corp"), ("proxy.corp", "quay.io")]:
             self.refused(421, "/v2/", host, name=name, secure=True)
 
+    def test_no_host(self) -> None:
+        """Who names no host inside a connection is taken at the connection's word."""
+        corp = HostPort("registry.corp", 5000)
+        for host in (None, ""):
+            found = self.arrive("/v2/", host, tunnel=corp, secure=True)
+            self.assertEqual(found.reached, Reached(WayIn.CONNECT, "registry.corp:5000"))
+            found = self.arrive("/v2/", host, name="quay.io", secure=True)
+            self.assertEqual(found.reached, Reached(WayIn.INTERCEPTION, "quay.io"))
+
+    def test_trailing_dot(self) -> None:
+        """A trailing dot is no difference, in a ClientHello either."""
+        for host in ("quay.io", "quay.io."):
+            found = self.arrive("/v2/", host, name="quay.io.", secure=True)
+            self.assertIsNotNone(found.reached)
+
     def test_malformed(self) -> None:
         """A Host that is none is refused."""
         for host in ("a b", "quay.io/v2", "a,b", "quay.io:99999", "x\xe9", "user@quay.io"):
             self.refused(400, "/v2/", host)
+
+    def test_neither_path_nor_url(self) -> None:
+        """A target that would become a part of upstream's host is refused."""
+        for uri in ("@evil.test/", ":80/", ".evil.test/", "v2/", "?x", "#x", "http:/v2/", "*"):
+            for host in ("quay.io", "proxy.corp", None):
+                self.refused(400, uri, host)

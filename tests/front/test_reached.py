@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regproxy.front.pages import Pages
 from regproxy.testing import MemoryAnswer
 from tests.front.proxy import ALPINE, AUTHORITY, DATA, HUB, QUAY, VIA, ProxyCase
 
@@ -88,6 +89,14 @@ class OtherTests(HostCase):
         for host in ("docker.io", "quay.io", "proxy"):
             self.assertEqual(self.at(host, "/v1/_ping").status, 404)
 
+    def test_token_endpoint(self) -> None:
+        """A token endpoint under /v2/ takes what clients ask it with, and nothing that changes."""
+        self.upstream.add_page(f"{QUAY}/v2/auth", b'{"token":"t"}')
+        for method in ("GET", "POST"):
+            self.assert_whole(self.at("quay.io", "/v2/auth?scope=x", method), b'{"token":"t"}')
+        for method in ("PUT", "DELETE", "PATCH"):
+            self.assertEqual(self.at("quay.io", "/v2/auth", method).status, 405)
+
     def test_denied(self) -> None:
         """A registry may be closed for everything but images."""
         for target in ("/", "/v2/token", "/api?x"):
@@ -148,6 +157,17 @@ class OwnTests(HostCase):
         for target in ("/setup/nothing", "/", "/ca.crt/x"):
             self.assertEqual(self.at("proxy.corp", target).status, 404)
         self.assertEqual(self.at("proxy.corp", "/ca.crt", method="POST").status, 404)
+
+    def test_no_authority(self) -> None:
+        """Without an authority its certificate is 503, and the log says why."""
+
+        def broken(*_: object) -> None:
+            raise PermissionError("the key cannot be read")
+
+        self.patch(Pages, "find", broken)
+        answer = self.at("proxy.corp", "/ca.crt")
+        self.assertEqual(answer.status, 503)
+        self.assertNotIn(b"key", answer.body)
 
     def test_loop(self) -> None:
         """A request that comes back by a hijacked name is stopped, and the way out is said."""

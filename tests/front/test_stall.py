@@ -88,6 +88,18 @@ class StallWatchTests(SynchronousTestCase):
         self.clock.advance(600)
         self.assertEqual(self.gone, [])
 
+    def test_again(self) -> None:
+        """A watch that was stopped watches again, with the whole deadline."""
+        self.watch.paused()
+        self.clock.advance(50)
+        self.watch.stop()
+        self.watch.stop()
+        self.watch.paused()
+        self.clock.advance(59)
+        self.assertEqual(self.gone, [])
+        self.clock.advance(1)
+        self.assertEqual(len(self.gone), 1)
+
 
 class AcknowledgedTests(SynchronousTestCase):
     """Over TCP, where the kernel knows what the client's host has taken."""

@@ -207,6 +207,18 @@ class UploadTest(UploadCase):
         self.clock.pump([10.0] * 61)
         self.assertEqual(answer.status, 201)
 
+    def test_slow_start(self) -> None:
+        """What moves nothing has the time of any other question: 504 comes before clients go."""
+        self.upstream.script(Fault(latency=600.0), times=3)
+        for method, target in (
+            ("POST", "/v2/alpine/blobs/uploads/"),
+            ("DELETE", self.blob),
+            ("DELETE", f"/v2/{ALPINE}/manifests/latest"),
+        ):
+            answer = self.connect().request(method, target, MINE, b"")
+            self.clock.pump([1.0] * 30)
+            self.assert_error(answer, 504, "UNKNOWN")
+
 
 class SealTest(UploadCase):
     """URLs of uploads that are not what the proxy gave."""
@@ -370,15 +382,36 @@ class ForgettingTest(UploadCase):
         self.assertEqual(self.pull(), Digest.of(data))
         self.assertEqual(len(self.upstream.requests), count)
 
-    def test_failed_push(self) -> None:
-        """Whatever becomes of a push, nothing is taken for known afterwards."""
+    def test_lost_answer(self) -> None:
+        """A push that may have succeeded has upstream asked, which says what became of it."""
         self.upstream.script(Fault(cut_at=BEFORE_HEADERS), method="PUT")
         target = f"/v2/{ALPINE}/manifests/latest"
         answer = self.pass_on("PUT", target, MANIFEST, self.manifest(b"new"))
         self.assert_error(answer, 502, "UNKNOWN")
-        before = self.upstream.count("GET", "/manifests/latest")
+        before = self.upstream.count("HEAD", "/manifests/latest")
+        for _ in range(2):
+            self.assertEqual(self.pull(), self.old)
+            self.assertEqual(self.upstream.count("HEAD", "/manifests/latest"), before + 1)
+            self.clock.advance(0.001)
+
+    def test_refused_push(self) -> None:
+        """A push that upstream refuses changes nothing: nobody strips a tag without a right to."""
+        for fault in (Fault(status=401, body=b""), Fault(status=403, body=b"")):
+            for method in ("PUT", "DELETE"):
+                self.upstream.script(fault, method=method)
+                target = f"/v2/{ALPINE}/manifests/latest"
+                self.pass_on(method, target, MANIFEST, b"{}" if method == "PUT" else None)
+        asked = len(self.upstream.requests)
         self.assertEqual(self.pull(), self.old)
-        self.assertEqual(self.upstream.count("GET", "/manifests/latest"), before + 1)
+        self.assertEqual(len(self.upstream.requests), asked)
+
+    def test_upstream_down(self) -> None:
+        """A push that reaches nobody leaves what is stored to be served stale."""
+        self.upstream.script(Fault(connect_failure=ConnectionRefusedError()), times=None)
+        target = f"/v2/{ALPINE}/manifests/latest"
+        answer = self.pass_on("PUT", target, MANIFEST, self.manifest(b"new"))
+        self.assert_error(answer, 502, "UNKNOWN")
+        self.assertEqual(self.pull(), self.old)
 
     def test_pull_meanwhile(self) -> None:
         """A pull from before the end of a push does not bring the old image back."""

@@ -584,6 +584,31 @@ class ReachedTests(RouteTestCase):
                 self.reach(target)
             self.assertEqual(caught.exception.status, status, target)
 
+    def test_disguised(self) -> None:
+        """What a lenient registry would read as the API is refused: it has rules of its own."""
+        for path in (
+            "/%76%32/x/blobs/uploads/",
+            "/v%32/x/manifests/y",
+            "/v2%2Fx/blobs/uploads/",
+            "/%2576%2532/x/tags/list",
+            "//v2/x/blobs/uploads/",
+            "/./v2/",
+            "/x/../v2/x/manifests/y",
+            "/x/%2e%2e/v2/x/manifests/y",
+            "/x\\..\\v2/",
+            "/V2/x/manifests/y",
+            "/v2;a=b/x/manifests/y",
+            "/%20v2/x",
+            "/%2525252576%32/",
+            "//v1/repositories",
+            "/a/../v1/search",
+        ):
+            with self.assertRaises(RegistryError, msg=path) as caught:
+                self.reach(path)
+            self.assertEqual(caught.exception.status, 400, path)
+        for path in ("/api/v2/x", "/v22/x", "/repository/v2", "/..v2/", "/a%20b", "/v2.html"):
+            self.assertEqual(self.reach(path).asked, Other())
+
     def test_search(self) -> None:
         """The search, which docker asks its mirror for as well, is the default registry's."""
         for target in ("/v1/search", "/v1/search?q=etcd&n=25"):
