@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.web.server import Request
 
+from regproxy.front.early import malformed
 from regproxy.model.errors import RegistryError, shown
 from regproxy.model.hosts import HostPort, parse_host
 from regproxy.model.route import Reached, RegistryLookup, WayIn
@@ -64,7 +65,7 @@ def arrive(request: Request, lookup: HostLookup) -> Arrival:
         scheme, host, target = _absolute(target)
     elif not target.startswith("/"):
         # RFC 9112 section 3.2; behind the host of a URL it could make another host of it.
-        raise _bad(f"found target {shown(target[:100])}, expected a path or a URL with http")
+        raise malformed(f"found target {shown(target[:100])}, expected a path or a URL with http")
     else:
         host = _host(request)
     tunnel: HostPort | None = channel.connect_target
@@ -89,7 +90,7 @@ def arrive(request: Request, lookup: HostLookup) -> Arrival:
         return Arrival(origin, target, Reached(way, registry))
     if forward and not (lookup.is_own(host) or str(host) == _local(channel.getHost())):
         if scheme != "http":
-            raise _bad("a URL with https in a request; ask a proxy for https by CONNECT")
+            raise malformed("a URL with https in a request; ask a proxy for https by CONNECT")
         return Arrival(origin, target, None, host)
     return Arrival(origin, target)
 
@@ -123,11 +124,7 @@ def _parsed(text: str) -> HostPort:
     try:
         return parse_host(text)
     except ValueError as problem:
-        raise _bad(str(problem)) from None
-
-
-def _bad(what: str) -> RegistryError:
-    return RegistryError(400, "UNSUPPORTED", what)
+        raise malformed(str(problem)) from None
 
 
 def _agree(connection: HostPort, host: HostPort, lookup: HostLookup) -> None:

@@ -28,6 +28,8 @@ from regproxy.front.connections import Connections
 from regproxy.front.early import (
     HEADERS_TOO_LARGE,
     HEADERS_TOO_SLOW,
+    LINGER_SECONDS,
+    TLS_HANDSHAKE,
     early_answer,
     malformed,
     refusal,
@@ -39,14 +41,8 @@ from regproxy.front.stall import StallWatch
 from regproxy.model.errors import RegistryError, unsupported
 from regproxy.model.hosts import HostPort
 
-_TLS_HANDSHAKE = b"\x16"
-"""The first byte of a ClientHello (RFC 8446 section 5.1); no HTTP request starts with it."""
-
 _PIPELINED_LIMIT = 256 * 1024
 """Bytes that a client may send behind a request before that has its answer."""
-
-_LINGER_SECONDS = 3.0
-"""How long what a client still sends is thrown away, so that it can read an early answer."""
 
 _LINE_LOGGED = 1024
 """Bytes of a request line without an end that are looked at for the log."""
@@ -159,7 +155,7 @@ class ClientChannel(HTTPChannel):
         if self._refused:
             return
         if self._in_headers:
-            if not self._request_line and data[:1] == _TLS_HANDSHAKE:
+            if not self._request_line and data[:1] == TLS_HANDSHAKE:
                 # Clients that try TLS first go on to plain HTTP as soon as they are hung up on.
                 self._refused = True
                 self.abort()
@@ -324,7 +320,7 @@ class ClientChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """See TimeoutMixin: between requests clients come and go, which is no news for the log."""
-        self._linger = self.site.reactor.callLater(_LINGER_SECONDS, self.abort)
+        self._linger = self.site.reactor.callLater(LINGER_SECONDS, self.abort)
         self.loseConnection()
 
     def _headers_too_slow(self) -> None:
@@ -346,7 +342,7 @@ class ClientChannel(HTTPChannel):
         """Closes when the client has read its answer; what it still sends is thrown away."""
         self._refused = True
         # Closing at once with unread data would reset the connection before the answer is read.
-        self._linger = self.site.reactor.callLater(_LINGER_SECONDS, self.abort)
+        self._linger = self.site.reactor.callLater(LINGER_SECONDS, self.abort)
         cast(Any, self.transport).resumeProducing()
         if self.isSecure():
             # What is written still waits to be encrypted; this sends it, and reads on.

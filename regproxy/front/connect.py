@@ -23,21 +23,16 @@ from twisted.web.http_headers import Headers
 
 from regproxy.front.accesslog import AccessLog, Entry
 from regproxy.front.connections import Connections
+from regproxy.front.early import LINGER_SECONDS, TLS_HANDSHAKE, early_answer, malformed
 from regproxy.front.site import LimitedSite
 from regproxy.front.tunnel import Tunnel, TunnelEnd
-from regproxy.model.errors import RegistryError, denied
+from regproxy.model.errors import denied
 from regproxy.model.hosts import HostPort, parse_host
 from regproxy.model.route import WayIn
 from regproxy.upstream.addresses import CheckedEndpoint, Reach
 
 _WEB_PORTS = (443, 80)
 """Where ``tunnel = true`` reaches: any further port, such as that of mail, has to be named."""
-
-_TLS_HANDSHAKE = b"\x16"
-"""The first byte of a ClientHello (RFC 8446 section 5.1)."""
-
-_LINGER_SECONDS = 3.0
-"""How long what a refused client still sends is thrown away, so that it can read the refusal."""
 
 
 @frozen
@@ -105,6 +100,19 @@ class TunnelPolicy:
         """Whether a host may be asked for at a port; its addresses decide about the rest."""
         return self.reach(host, port) != Reach()
 
+    def check(self, host: HostPort, port: int) -> None:
+        """Nothing for a host that may be asked for at a port.
+
+        Raises:
+            RegistryError: 403 for any other.
+        """
+        if not self.allows(host, port):
+            named = HostPort(host.name, port)
+            raise denied(
+                f"nothing is passed on to {named}: a pattern of the proxy's [connect] tunnel has "
+                f'to name it, such as "{named}"'
+            )
+
 
 class Leaves(Protocol):
     """Where certificates come from."""
@@ -161,9 +169,9 @@ class ConnectProxy:
         try:
             host = parse_host(target)
         except ValueError as problem:
-            raise _bad(str(problem)) from None
+            raise malformed(str(problem)) from None
         if host.port is None:
-            raise _bad(f"found {target}, expected a port as in {HostPort(host.name, 443)}")
+            raise malformed(f"found {target}, expected a port as in {HostPort(host.name, 443)}")
         client = str(getattr(channel.getPeer(), "host", "-"))
         entry = Entry(method="CONNECT", client=client, way=WayIn.CONNECT.value, reference=str(host))
         if self.serves(host):
@@ -176,11 +184,7 @@ class ConnectProxy:
         return _Interception(inside, host, entry, self)
 
     async def _tunnel(self, host: HostPort, port: int, entry: Entry) -> IProtocol:
-        if not self.policy.allows(host, port):
-            raise denied(
-                f"nothing is passed on to {host}: a pattern of the proxy's [connect] tunnel has "
-                f'to name it, such as "{host}"'
-            )
+        self.policy.check(host, port)
         reach = self.policy.reach(host, port)
         endpoint = CheckedEndpoint(self.reactor, host.name, port, reach, self.connect_timeout)
         since = self.reactor.seconds()
@@ -189,10 +193,6 @@ class ConnectProxy:
         entry.seconds = self.reactor.seconds() - since
         tunnel = Tunnel(target, entry, self.idle, self.reactor, self.connections, self.access_log)
         return tunnel.client
-
-
-def _bad(what: str) -> RegistryError:
-    return RegistryError(400, "UNSUPPORTED", what)
 
 
 class _Targets(Factory):
@@ -245,7 +245,7 @@ class _Interception(TwistedProtocol):
         """See IProtocol."""
         if not self._begun:
             self._begun = True
-            self._refused = data[:1] != _TLS_HANDSHAKE
+            self._refused = data[:1] != TLS_HANDSHAKE
             if self._refused:
                 self._refuse()
         if not self._refused:
@@ -258,19 +258,17 @@ class _Interception(TwistedProtocol):
         self._tls.connectionLost(reason)
 
     def _refuse(self) -> None:
-        body = _bad(f"expected TLS inside a CONNECT to {self._host}").body()
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(body), body)
-        )
+        error = malformed(f"expected TLS inside a CONNECT to {self._host}")
+        head, body = early_answer(error)
+        self.transport.writeSequence([head, body])
         # Closing at once with unread data would reset the connection before the answer is read.
         abort = self.transport.abortConnection
-        self._linger = self._proxy.reactor.callLater(_LINGER_SECONDS, abort)
+        self._linger = self._proxy.reactor.callLater(LINGER_SECONDS, abort)
         if ISSLTransport.providedBy(self.transport):
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
-        self._entry.status = 400
+        self._entry.status = error.status
         self._entry.sent = len(body)
         self._entry.note = "no TLS inside the CONNECT"
         self._proxy.access_log.add(self._entry)

@@ -1,4 +1,4 @@
-"""Answers of a connection itself: to requests that never reach a resource."""
+"""What a connection says by itself: answers to requests that never reach a resource."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from twisted.web.http_headers import Headers
 
 from regproxy.model.errors import RegistryError, body_too_large, unsupported
+
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of a ClientHello (RFC 8446 section 5.1); no HTTP request starts with it."""
+
+LINGER_SECONDS = 3.0
+"""How long what a refused client still sends is thrown away, so that it can read the refusal."""
 
 HEADERS_TOO_LARGE = RegistryError(431, "UNSUPPORTED", "the request's headers are too large")
 HEADERS_TOO_SLOW = RegistryError(

@@ -9,7 +9,6 @@ from regproxy.deadline import Deadline
 from regproxy.front.client import Client
 from regproxy.front.connect import TunnelPolicy
 from regproxy.front.passing import PassingAnswers
-from regproxy.model.errors import denied
 from regproxy.model.hosts import HostPort
 from regproxy.upstream.exchange import Exchange
 from regproxy.upstream.limiter import Limiter
@@ -46,12 +45,7 @@ class ForwardProxy:
             ClientGone: Nobody is there any more.
         """
         port = host.port or HTTP_PORT
-        if not self.policy.allows(host, port):
-            named = HostPort(host.name, port)
-            raise denied(
-                f"nothing is passed on to {host}: a pattern of the proxy's [connect] tunnel has "
-                f'to name it, such as "{named}"'
-            )
+        self.policy.check(host, port)
         destination = Passage(
             str(host), client.arrival.origin, self.exchange, self.clock, self.places
         )

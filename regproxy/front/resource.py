@@ -18,6 +18,7 @@ from regproxy.front.accesslog import AccessLog
 from regproxy.front.arrival import HostLookup, arrive
 from regproxy.front.blobs import BlobAnswers
 from regproxy.front.client import Client
+from regproxy.front.early import UNEXPECTED
 from regproxy.front.forward import ForwardProxy
 from regproxy.front.manifests import ManifestAnswers
 from regproxy.front.pages import Page, Pages
@@ -44,7 +45,6 @@ _log = Logger()
 _PULLS = (b"GET", b"HEAD")
 _PUSHES = (b"POST", b"PUT", b"PATCH", b"DELETE")
 _TOKEN_METHODS = (*_PULLS, b"POST", b"OPTIONS")
-_UNEXPECTED = RegistryError(500, "UNKNOWN", "regproxy has a bug; its log has the traceback")
 
 
 @frozen
@@ -217,12 +217,12 @@ class RegistryResource(Resource):
                 client.refuse(RegistryError(502, "UNKNOWN", str(error)))
         else:
             _log.failure("answering {path}", failure=failure, path=_path(client))
-            client.refuse(_UNEXPECTED)
+            client.refuse(UNEXPECTED)
 
     def _logged(self, result: object, client: Client) -> None:
         if isinstance(result, Failure):
             _log.failure("refusing {path}", failure=result, path=_path(client))
-            client.cut(_UNEXPECTED.message)
+            client.cut(UNEXPECTED.message)
         self._access_log.add(client.described())
 
 
