@@ -15,6 +15,7 @@ from tests.real.clients import Podman, Pulled, Skopeo
 from tests.real.daemons import Containerd, Docker
 from tests.real.images import Manifest
 from tests.real.library import library
+from tests.real.machine import Machine
 from tests.real.proxy import Proxy, Settings
 from tests.real.registries import Registry, StorageHost
 
@@ -45,6 +46,8 @@ class RealCase(SynchronousTestCase):
         storage: Path | None = None,
         redirect: str | None = None,
         auth: Mapping[str, object] | None = None,
+        http: Mapping[str, object] | None = None,
+        port: int | None = None,
     ) -> Registry:
         """An upstream with the common library, unless given another storage directory."""
         registry = Registry.start(
@@ -52,6 +55,8 @@ class RealCase(SynchronousTestCase):
             storage or library().storage,
             redirect=redirect,
             auth=auth,
+            http=http,
+            port=port,
         )
         self.addCleanup(registry.process.stop)
         return registry
@@ -71,15 +76,20 @@ class RealCase(SynchronousTestCase):
         """A podman with a registries.conf, and a storage of its own."""
         return Podman.configured(self.directory / "podman", registries, *arguments)
 
-    def start_containerd(self) -> Containerd:
-        """A containerd that knows no mirror yet."""
-        containerd = Containerd.start(self.directory / "containerd")
+    def start_containerd(self, machine: Machine | None = None, **settings: Any) -> Containerd:
+        """A containerd that knows no mirror yet, or with its machine's and its own settings."""
+        containerd = Containerd.start(self.directory / "containerd", machine, **settings)
         self.addCleanup(containerd.stop)
         return containerd
 
-    def start_docker(self, *mirrors: str) -> Docker:
+    def start_docker(
+        self,
+        *mirrors: str,
+        machine: Machine | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Docker:
         """A dockerd that asks ``mirrors`` for docker.io."""
-        docker = Docker.start(self.directory / "docker", mirrors)
+        docker = Docker.start(self.directory / "docker", mirrors, machine, variables)
         self.addCleanup(docker.stop)
         return docker
 

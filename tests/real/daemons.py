@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tests.real import peers
 from tests.real.clients import PULL_SECONDS, Pulled, archive_files, environment
 from tests.real.images import layer_files
-from tests.real.processes import Process, run, wait_until
+from tests.real.machine import Machine
+from tests.real.processes import CommandFailed, Process, run, wait_until
 
 _START_SECONDS = 60.0
+
+# CRI would start a streaming server, and wants a network configuration.
+_WITHOUT_CRI = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+
+
+@frozen
+class Surroundings:
+    """What a client's programs find around them.
+
+    Args:
+        directory: where the client's files are.
+        machine: the one that the programs run on; None for the one that the tests run on.
+        variables: further variables of the environment, on a machine of its own.
+    """
+
+    directory: Path
+    machine: Machine | None = None
+    variables: Mapping[str, str] = field(factory=dict)
+
+    def argv(self, *argv: str) -> list[str]:
+        """The command that runs ``argv`` there."""
+        return list(argv) if self.machine is None else self.machine.wrap(argv)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment to run it with."""
+        if self.machine is None:
+            return environment(self.directory)
+        return self.machine.environment(self.variables)
 
 
 @frozen
@@ -25,33 +55,48 @@ class Containerd:
         directory: where root, state, socket and ``hosts`` are.
         process: the daemon.
         hosts: the directory of a ``hosts.toml`` per registry.
+        around: what the daemon and ``ctr`` run in.
     """
 
     directory: Path
     process: Process
     hosts: Path
+    around: Surroundings
 
     @classmethod
-    def start(cls, directory: Path) -> Containerd:
-        """Starts a daemon that knows no mirror yet."""
+    def start(
+        cls,
+        directory: Path,
+        machine: Machine | None = None,
+        variables: Mapping[str, str] | None = None,
+        config: str = _WITHOUT_CRI,
+    ) -> Containerd:
+        """Starts a daemon that knows no mirror yet, or those in its machine's certs.d.
+
+        Args:
+            directory: where its files go.
+            machine: where it runs.
+            variables: further variables of its environment, on a machine of its own.
+            config: its configuration.
+        """
         peers.need_root("containerd")
         peers.find("ctr")
+        around = Surroundings(directory, machine, variables or {})
         hosts = directory / "hosts"
         hosts.mkdir(parents=True)
-        # CRI would start a streaming server, and wants a network configuration.
-        config = directory / "containerd.toml"
-        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-        argv = [
+        path = directory / "containerd.toml"
+        path.write_text(config)
+        argv = around.argv(
             peers.find("containerd"),
-            f"--config={config}",
+            f"--config={path}",
             f"--root={directory / 'root'}",
             f"--state={directory / 'state'}",
             f"--address={directory / 'sock'}",
-        ]
-        process = Process.start(
-            argv, directory, name="containerd", environment=environment(directory)
         )
-        client = cls(directory, process, hosts)
+        process = Process.start(argv, directory, name="containerd", environment=around.environment)
+        if machine is not None:
+            hosts = Path("/etc/containerd/certs.d")
+        client = cls(directory, process, hosts, around)
         try:
             wait_until(client._answers, _START_SECONDS, "containerd to answer", process.tail)
         except BaseException:
@@ -76,7 +121,33 @@ class Containerd:
         """Pulls one platform's image."""
         options = [f"--hosts-dir={self.hosts}", f"--platform={platform}", "--snapshotter=native"]
         self._ctr("images", "pull", *options, reference)
-        root = self._digest_of(reference)
+        return self._take(reference, platform)
+
+    def pull_by_kubelet(self, reference: str) -> Pulled:
+        """Has the daemon pull, as the kubelet does, reads the blobs back, and removes the image.
+
+        Raises:
+            CommandFailed: it could not.
+        """
+        # PullImageRequest.image.image in the Kubernetes CRI; each field 1, and no value too long
+        # for one byte of length.
+        spec = bytes([0x0A, len(reference)]) + reference.encode("ascii")
+        request = bytes([0x0A, len(spec)]) + spec
+        message = self.directory / "request"
+        # gRPC: not compressed, and the length in 4 bytes.
+        message.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
+        call = ["--silent", "--show-error", "--http2-prior-knowledge", "--dump-header", "-"]
+        call += ["--header", "Content-Type: application/grpc", "--header", "TE: trailers"]
+        call += ["--data-binary", f"@{message}", "--output", "/dev/null"]
+        socket = ["--unix-socket", str(self.directory / "sock")]
+        url = "http://containerd/runtime.v1.ImageService/PullImage"
+        answer = run([peers.find("curl"), *call, *socket, url], seconds=PULL_SECONDS).stdout
+        if "grpc-status: 0" not in answer:
+            raise CommandFailed(answer)
+        return self._take(reference, "linux/amd64", "--namespace=k8s.io")
+
+    def _take(self, reference: str, platform: str, *options: str) -> Pulled:
+        root = self._digest_of(reference, *options)
         manifest = self._json(root)
         for child in manifest.get("manifests", ()):
             if f"{child['platform']['os']}/{child['platform']['architecture']}" == platform:
@@ -84,8 +155,22 @@ class Containerd:
         files = {}
         for layer in manifest["layers"]:
             files.update(layer_files(self._blob(layer["digest"])))
-        self._ctr("images", "rm", "--sync", reference)
+        # CRI gives an image further names.
+        names = self._ctr(*options, "images", "ls", "--quiet").split()
+        self._ctr(*options, "images", "rm", "--sync", *names)
         return Pulled(frozenset((root,)), files)
+
+    def push(self, source: str, reference: str) -> None:
+        """Pulls ``source``, pushes it under another name, and removes it.
+
+        Raises:
+            CommandFailed: it was refused.
+        """
+        hosts = f"--hosts-dir={self.hosts}"
+        self._ctr("images", "pull", hosts, "--snapshotter=native", source)
+        self._ctr("images", "tag", source, reference)
+        self._ctr("images", "push", hosts, reference)
+        self._ctr("images", "rm", "--sync", source, reference)
 
     def stop(self) -> None:
         """Ends the daemon, and unmounts what a killed one leaves mounted."""
@@ -93,11 +178,12 @@ class Containerd:
         unmount_below(self.directory)
 
     def _answers(self) -> bool:
-        argv = [*self._argv(), "--connect-timeout=2s", "version"]
-        return run(argv, environment=environment(self.directory), check=False).status == 0
+        argv = self._argv("--connect-timeout=2s", "version")
+        return run(argv, environment=self.around.environment, check=False).status == 0
 
-    def _digest_of(self, reference: str) -> str:
-        for line in self._ctr("images", "ls", f"name=={reference}").splitlines()[1:]:
+    def _digest_of(self, reference: str, *options: str) -> str:
+        listed = self._ctr(*options, "images", "ls", f"name=={reference}")
+        for line in listed.splitlines()[1:]:
             return line.split()[2]
         raise AssertionError(f"ctr does not list {reference}")
 
@@ -109,12 +195,14 @@ class Containerd:
         content = self.directory / "root/io.containerd.content.v1.content/blobs/sha256"
         return content / digest.removeprefix("sha256:")
 
-    def _argv(self) -> list[str]:
-        return [peers.find("ctr"), f"--address={self.directory / 'sock'}"]
+    def _argv(self, *arguments: str) -> list[str]:
+        return self.around.argv(
+            peers.find("ctr"), f"--address={self.directory / 'sock'}", *arguments
+        )
 
     def _ctr(self, *arguments: str) -> str:
-        argv = [*self._argv(), *arguments]
-        return run(argv, seconds=PULL_SECONDS, environment=environment(self.directory)).stdout
+        argv = self._argv(*arguments)
+        return run(argv, seconds=PULL_SECONDS, environment=self.around.environment).stdout
 
 
 @frozen
@@ -130,18 +218,28 @@ class Docker:
     process: Process
 
     @classmethod
-    def start(cls, directory: Path, mirrors: Sequence[str] = ()) -> Docker:
-        """Starts a daemon that asks ``mirrors`` (URLs) for what is on docker.io."""
+    def start(
+        cls,
+        directory: Path,
+        mirrors: Sequence[str] = (),
+        machine: Machine | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Docker:
+        """Starts a daemon that asks ``mirrors`` (URLs) for what is on docker.io.
+
+        On a machine of its own it reads /etc/docker/daemon.json.
+        """
         peers.need_root("dockerd")
         peers.find("docker")
         peers.find("containerd")
         directory.mkdir(parents=True, exist_ok=True)
-        # An empty file of its own, lest the machine's daemon.json be read.
+        around = Surroundings(directory, machine, variables or {})
+        # An empty file of its own, lest the daemon.json of the tests' machine be read.
         config = directory / "daemon.json"
         config.write_text("{}")
-        argv = [
+        argv = around.argv(
             peers.find("dockerd"),
-            f"--config-file={config}",
+            *((f"--config-file={config}",) if machine is None else ()),
             f"--data-root={directory / 'data'}",
             f"--exec-root={directory / 'exec'}",
             f"--host=unix://{directory / 'sock'}",
@@ -151,8 +249,8 @@ class Docker:
             "--ip6tables=false",
             "--storage-driver=vfs",
             *(f"--registry-mirror={mirror}" for mirror in mirrors),
-        ]
-        process = Process.start(argv, directory, name="dockerd", environment=environment(directory))
+        )
+        process = Process.start(argv, directory, name="dockerd", environment=around.environment)
         docker = cls(directory, process)
         try:
             wait_until(docker._answers, _START_SECONDS, "dockerd to answer", process.tail)
@@ -174,7 +272,7 @@ class Docker:
         return Pulled(frozenset(digests), files)
 
     def push(self, source: str, reference: str) -> None:
-        """Pulls ``source``, and pushes it under another name.
+        """Pulls ``source``, pushes it under another name, and removes it.
 
         Raises:
             CommandFailed: it was refused.
@@ -182,6 +280,7 @@ class Docker:
         self._docker("pull", "--quiet", source)
         self._docker("tag", source, reference)
         self._docker("push", reference)
+        self._docker("rmi", source, reference)
 
     def stop(self) -> None:
         """Ends the daemon, and unmounts what a killed one leaves mounted."""

@@ -22,6 +22,8 @@ _DEBIAN_PACKAGES: Mapping[str, str] = {
     "openssl": "openssl",
     "podman": "podman",
     "skopeo": "skopeo",
+    "unshare": "util-linux",
+    "update-ca-certificates": "ca-certificates",
 }
 
 # Debian keeps daemons in directories that are not on every user's PATH.
