@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tests.real import peers
-from tests.real.images import layer_files, sha256, tar_files
+from tests.real.images import Manifest, layer_files, sha256, tar_files
 from tests.real.processes import run
 
 PULL_SECONDS = 120.0
+
+_ACCEPT_ANYTHING = '{"default": [{"type": "insecureAcceptAnything"}]}'
+_GRAPH_ROOT, _RUN_ROOT, _RUN_TMP = "root", "run", "tmp"
 
 
 @frozen
@@ -53,16 +56,16 @@ class Skopeo:
     Args:
         directory: where its pulls and its home go.
         arguments: given to each copy.
+        variables: further variables of its environment.
     """
 
     directory: Path
     arguments: Sequence[str]
+    variables: Mapping[str, str] = field(factory=dict)
 
     def pull(self, reference: str) -> Pulled:
         """Copies one platform's image, as it is served, with its manifest byte for byte."""
-        out = self.copy(f"docker://{reference}", *self.arguments)
-        manifest = (out / "manifest.json").read_bytes()
-        return Pulled(frozenset((sha256(manifest),)), self._files(out, manifest))
+        return read_image(self.copy(f"docker://{reference}", *self.arguments))
 
     def pull_all(self, reference: str) -> Mapping[str, Pulled]:
         """Copies an index with every platform: the manifest's digest to what was got."""
@@ -72,7 +75,7 @@ class Skopeo:
         for child in json.loads(index)["manifests"]:
             digest = str(child["digest"])
             manifest = (out / f"{digest.removeprefix('sha256:')}.manifest.json").read_bytes()
-            got[sha256(manifest)] = Pulled(frozenset((digest,)), self._files(out, manifest))
+            got[sha256(manifest)] = Pulled(frozenset((digest,)), _layer_files(out, manifest))
         return got
 
     def copy(self, source: str, *arguments: str, destination: str | None = None) -> Path:
@@ -82,7 +85,7 @@ class Skopeo:
         run(
             [*argv, destination or f"dir:{out}"],
             seconds=PULL_SECONDS,
-            environment=environment(self.directory),
+            environment={**environment(self.directory), **self.variables},
         )
         return out
 
@@ -91,13 +94,6 @@ class Skopeo:
         argv = [peers.find("skopeo"), "list-tags", "--tls-verify=false", f"docker://{repository}"]
         listed = run(argv, environment=environment(self.directory)).stdout
         return set(json.loads(listed)["Tags"])
-
-    @staticmethod
-    def _files(out: Path, manifest: bytes) -> dict[str, str]:
-        files = {}
-        for layer in json.loads(manifest)["layers"]:
-            files.update(layer_files(out / str(layer["digest"]).removeprefix("sha256:")))
-        return files
 
 
 @frozen
@@ -118,13 +114,31 @@ class Podman:
         peers.need_root("podman")
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "registries.conf").write_text(registries)
-        (directory / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        (directory / "policy.json").write_text(_ACCEPT_ANYTHING)
         return cls(directory, arguments)
+
+    def furnish(self, containers: Path) -> None:
+        """Writes an ``/etc/containers`` with which podman has this storage without being told."""
+        where = self.directory
+        (containers / "registries.conf.d").mkdir(parents=True)
+        (containers / "policy.json").write_text(_ACCEPT_ANYTHING)
+        (containers / "storage.conf").write_text(
+            f'[storage]\ndriver = "vfs"\ngraphroot = "{where / _GRAPH_ROOT}"\n'
+            f'runroot = "{where / _RUN_ROOT}"\n'
+        )
+        (containers / "containers.conf").write_text(
+            '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
+            f'tmp_dir = "{where / _RUN_TMP}"\n'
+        )
 
     def pull(self, reference: str) -> Pulled:
         """Pulls into the storage, reads the image back, and removes it."""
         policy = f"--signature-policy={self.directory / 'policy.json'}"
         self._podman("pull", "--quiet", policy, *self.arguments, reference)
+        return self.take(reference)
+
+    def take(self, reference: str) -> Pulled:
+        """Reads back an image that is in the storage, and removes it."""
         image = json.loads(self._podman("image", "inspect", reference))[0]
         archive = self.directory / "saved.tar"
         self._podman("save", "--quiet", "--output", str(archive), image["Id"])
@@ -145,9 +159,9 @@ class Podman:
         return run(
             [
                 peers.find("podman"),
-                f"--root={where / 'root'}",
-                f"--runroot={where / 'run'}",
-                f"--tmpdir={where / 'tmp'}",
+                f"--root={where / _GRAPH_ROOT}",
+                f"--runroot={where / _RUN_ROOT}",
+                f"--tmpdir={where / _RUN_TMP}",
                 "--storage-driver=vfs",
                 "--cgroup-manager=cgroupfs",
                 "--events-backend=none",
@@ -159,6 +173,58 @@ class Podman:
                 "CONTAINERS_REGISTRIES_CONF": str(where / "registries.conf"),
             },
         ).stdout
+
+
+@frozen
+class Fetched:
+    """What curl got.
+
+    Args:
+        exit_status: curl's own.
+        status: of the answer, 0 for none.
+        connect_status: of a proxy's answer to CONNECT, 0 for none.
+        body: the answer's.
+        error: what curl says went wrong.
+    """
+
+    exit_status: int
+    status: int
+    connect_status: int
+    body: str
+    error: str
+
+
+def curl(*arguments: str) -> Fetched:
+    """Runs curl with no proxy but what its arguments name."""
+    argv = [peers.find("curl"), "--silent", "--show-error", "--max-time", "30"]
+    argv += ["--write-out", "\n%{http_code} %{http_connect}", *arguments]
+    finished = run(argv, environment={"PATH": os.environ.get("PATH", os.defpath)}, check=False)
+    body, _, statuses = finished.stdout.rpartition("\n")
+    status, connect_status = map(int, statuses.split())
+    return Fetched(finished.status, status, connect_status, body, finished.stderr)
+
+
+def read_image(directory: Path) -> Pulled:
+    """One platform's image as skopeo's ``dir:`` lays it out."""
+    manifest = (directory / "manifest.json").read_bytes()
+    return Pulled(frozenset((sha256(manifest),)), _layer_files(directory, manifest))
+
+
+def write_image(directory: Path, image: Manifest) -> Path:
+    """Lays an image out for skopeo's ``dir:``; gives the directory."""
+    directory.mkdir(parents=True)
+    (directory / "version").write_text("Directory Transport Version: 1.1\n")
+    (directory / "manifest.json").write_bytes(image.data)
+    for blob in image.blobs:
+        os.link(blob.path, directory / blob.digest.removeprefix("sha256:"))
+    return directory
+
+
+def _layer_files(directory: Path, manifest: bytes) -> dict[str, str]:
+    files = {}
+    for layer in json.loads(manifest)["layers"]:
+        files.update(layer_files(directory / str(layer["digest"]).removeprefix("sha256:")))
+    return files
 
 
 def environment(directory: Path) -> dict[str, str]:

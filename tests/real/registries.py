@@ -100,6 +100,7 @@ class Registry:
         auth: Mapping[str, object] | None = None,
         port: int | None = None,
         host: str = "127.0.0.1",
+        http: Mapping[str, object] | None = None,
     ) -> Registry:
         """Serves what ``storage`` holds.
 
@@ -110,6 +111,7 @@ class Registry:
             auth: docker-registry's ``auth`` section; None asks nobody for anything.
             port: where to listen, to bring a stopped one back.
             host: the loopback address to listen on.
+            http: further settings of docker-registry's ``http`` section.
         """
         program = peers.find("docker-registry")
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,8 +119,11 @@ class Registry:
         config: dict[str, object] = {
             "version": "0.1",
             "log": {"level": "warn"},
-            "storage": {"filesystem": {"rootdirectory": str(storage)}},
-            "http": {"addr": f"{_in_url(host)}:{port}", "secret": "one for all"},
+            "storage": {
+                "filesystem": {"rootdirectory": str(storage)},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": f"{_in_url(host)}:{port}", "secret": "one for all", **(http or {})},
         }
         if redirect is not None:
             config["middleware"] = {
