@@ -155,6 +155,16 @@ class UploadTest(UploadCase):
         self.push("alpine")
         self.assertEqual({urlsplit(r.url).scheme for r in self.upstream.requests}, {"https"})
 
+    def test_own_name(self) -> None:
+        """A registry that goes by the name that clients use is still asked at its upstream."""
+        for scheme in ("http", "https"):
+            self.upstream.requests.clear()
+            location = f"{scheme}://docker.io/v2/{{repository}}/blobs/uploads/{{session}}?a=b"
+            self.upstream.accept_pushes(HUB, location)
+            self.push("alpine")
+            asked = {urlsplit(each.url)[:2] for each in self.upstream.requests}
+            self.assertEqual(asked, {tuple(urlsplit(HUB)[:2])})
+
     def test_downgrade(self) -> None:
         """An upload that would leave https for another host's http is refused."""
         self.upstream.accept_pushes(HUB, "http://other.example/{session}")
