@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from attrs import define, field
 from twisted.web.http_headers import Headers
 
 from regproxy.model.digest import Digest
+from regproxy.testing.held import Repository
 from regproxy.testing.replies import Reply, error_reply
-
-if TYPE_CHECKING:
-    from regproxy.testing.registry import Repository
 
 LOCATION = "/v2/{repository}/blobs/uploads/{session}?_state=of-{session}"
 """Where a registry says that an upload goes on."""

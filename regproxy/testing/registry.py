@@ -11,26 +11,12 @@ from attrs import define, field, frozen
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 
+from regproxy.testing.held import Repository
 from regproxy.testing.pushing import ScriptedUploads, change_manifest, delete_blob
 from regproxy.testing.replies import Reply, content_reply, error_reply, header_value
 
 _UPLOAD = re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<session>[^/]*)")
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests|tags)/(?P<reference>[^/]+)")
-
-
-@define
-class Repository:
-    """What one repository holds.
-
-    Attributes:
-        blobs: Bytes by digest.
-        manifests: Bytes and media type by digest.
-        tags: Digests by tag; of several, the first that the client accepts is served.
-    """
-
-    blobs: dict[str, bytes] = field(factory=dict)
-    manifests: dict[str, tuple[bytes, str]] = field(factory=dict)
-    tags: dict[str, list[str]] = field(factory=dict)
 
 
 @define(eq=False)
