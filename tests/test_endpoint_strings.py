@@ -8,7 +8,7 @@ from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from regproxy.endpoint_strings import BadEndpoint, check_endpoint
+from regproxy.endpoint_strings import BadEndpoint, check_endpoint, with_backlog
 
 
 def refusal(text: str) -> tuple[str, str]:
@@ -138,6 +138,22 @@ class EndpointTests(SynchronousTestCase):
         except BadEndpoint:
             return
         serverFromString(MemoryReactor(), text)
+        serverFromString(MemoryReactor(), with_backlog(text, 1024))
+
+    def test_backlog(self) -> None:
+        """How many may wait is added where it can be, and was not said."""
+        for text, expected in [
+            ("tcp:5000", "tcp:5000:backlog=1024"),
+            (r"tcp:5000:\:\:1", r"tcp:5000:\:\:1:backlog=1024"),
+            ("haproxy:tcp:5000", "haproxy:tcp:5000:backlog=1024"),
+            ("unix:/run/x:660", "unix:/run/x:660:backlog=1024"),
+            ("tcp:5000:backlog=7", "tcp:5000:backlog=7"),
+            ("tcp:5000:127.0.0.1:7", "tcp:5000:127.0.0.1:7"),
+            ("tcp6:5000:7", "tcp6:5000:7"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+            ("another:x", "another:x"),
+        ]:
+            self.assertEqual(with_backlog(text, 1024), expected)
 
     @given(st.text())
     def test_any_text(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resource import RLIM_INFINITY, RLIMIT_NOFILE
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,9 +51,9 @@ class AffordableTests(SynchronousTestCase):
 
     def test_this_process(self) -> None:
         """The kernel takes what is asked of it."""
-        before = descriptors.getrlimit(RLIMIT_NOFILE)
-        self.addCleanup(descriptors.setrlimit, RLIMIT_NOFILE, before)
+        before = getrlimit(RLIMIT_NOFILE)
+        self.addCleanup(setrlimit, RLIMIT_NOFILE, before)
         lower = 256
-        descriptors.setrlimit(RLIMIT_NOFILE, (lower, before[1]))
+        setrlimit(RLIMIT_NOFILE, (lower, before[1]))
         self.assertEqual(descriptors.affordable(300), 300)
-        self.assertEqual(descriptors.getrlimit(RLIMIT_NOFILE), (1412, before[1]))
+        self.assertEqual(getrlimit(RLIMIT_NOFILE), (1412, before[1]))
