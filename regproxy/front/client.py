@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,9 @@ from regproxy.front.stall import ClientGone
 from regproxy.model.errors import RegistryError
 from regproxy.model.outcome import Outcome
 from regproxy.upstream.exchange import Answer
+
+_SERVER = [b"regproxy"]
+_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 _EMPTY = {"", "basic", "basic og=="}
 """Credentials that are none; podman sends the last to a mirror for which it has no login."""
@@ -42,6 +46,8 @@ class Client:
         self.finished = False
         self._clock = clock
         self._since = clock.seconds()
+        # Not which version of what answers.
+        request.responseHeaders.setRawHeaders(b"Server", _SERVER)
         address = request.getClientAddress()
         self.entry = Entry(
             method=request.method.decode("ascii", "replace")[:32],
@@ -103,7 +109,8 @@ class Client:
             outcome: How the request is served, for the log and ``Cache-Status``.
         """
         request = self.request
-        request.setResponseCode(status)
+        # Twisted does not know them all.
+        request.setResponseCode(status, _PHRASES.get(status))
         add = request.responseHeaders.addRawHeader
         request.responseHeaders.removeHeader("Content-Type")
         for name, value in headers:

@@ -30,7 +30,8 @@ _TARGET = re.compile(r"[!-~]+")
 _WITHOUT_BODY = frozenset({204, 304})
 
 _NOT_PASSED_UP = re.compile(
-    rb"host|authorization|expect|forwarded|x-forwarded-.*|x-real-ip|proxy-.*", re.IGNORECASE
+    rb"host|authorization|expect|forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip|proxy[-_].*",
+    re.IGNORECASE,
 )
 """Besides what concerns the connection alone: what is written anew, and who is said to ask.
 

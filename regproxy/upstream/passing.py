@@ -72,7 +72,10 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byte
         for option in value.split(b",")
     }
     left_out = _HOP_BY_HOP | named | {b"content-length"}
-    return [(name, value) for name, value in pairs if name.lower() not in left_out]
+    # Behind CGI, and what is like it, an underscore is a hyphen.
+    return [
+        (name, value) for name, value in pairs if name.lower().replace(b"_", b"-") not in left_out
+    ]
 
 
 class Passage:

@@ -83,6 +83,9 @@ class HeadersTest(Passing):
                 "Upgrade": "websocket",
                 "Proxy-Authorization": "Basic eA==",
                 "Proxy-Connection": "keep-alive",
+                "Transfer_Encoding": "chunked",
+                "X_Mine": "1",
+                "X_Forwarded_Host": "evil.example",
                 "X-Other": "2",
             },
         )
