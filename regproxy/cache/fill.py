@@ -21,7 +21,7 @@ from regproxy.cache.writing import PartWriter
 from regproxy.model.digest import Digest, Hasher
 from regproxy.model.errors import RegistryError
 from regproxy.upstream.exchange import Answer
-from regproxy.upstream.transfer import Transfer, TransferCut
+from regproxy.upstream.transfer import LARGEST_UNANNOUNCED, LEAST, Transfer, TransferCut
 from regproxy.worker import Worker
 
 _RESUMES = 5
@@ -347,7 +347,9 @@ class Fill:
                 raise DigestMismatch(f"{source.name}: more bytes than announced")
             writer.write(data)
 
-        self._transfer = transfer = Transfer(sink, self._clock, self._silence)
+        most = LARGEST_UNANNOUNCED if self.size is None else None
+        transfer = Transfer(sink, self._clock, self._silence, least=LEAST, most=most)
+        self._transfer = transfer
         if writer.paused:
             transfer.pause()
         try:

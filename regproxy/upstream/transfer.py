@@ -12,6 +12,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
+LEAST = 4096
+"""Bytes of a blob without which upstream counts as silent: a drip must not hold a transfer."""
+
+LARGEST_UNANNOUNCED = 32 * 1024**3
+"""Bytes of a blob whose length upstream does not announce: a body without an end fills no disk."""
+
 
 class TransferCut(Exception):
     """The body ended before its end: the connection broke, or upstream fell silent."""
@@ -24,16 +30,30 @@ class Transfer(Protocol):
         done: Fires when the body is there; fails with `TransferCut`, or with what the sink raised.
     """
 
-    def __init__(self, sink: Callable[[bytes], None], clock: IReactorTime, silence: float) -> None:
+    def __init__(
+        self,
+        sink: Callable[[bytes], None],
+        clock: IReactorTime,
+        silence: float,
+        *,
+        least: int = 1,
+        most: int | None = None,
+    ) -> None:
         """Args:
         sink: Takes each piece as it arrives.
         clock: Measures silence.
         silence: Seconds without a byte after which the transfer is given up; time in which it
             is paused does not count.
+        least: Bytes that it takes to break the silence: an upstream that lets them drip must not
+            hold a transfer for ever.
+        most: Bytes after which the transfer is given up, None for any number.
         """
         self._sink = sink
         self._clock = clock
         self._silence = silence
+        self._least = least
+        self._most = most
+        self._count = self._total = 0
         self._timer: IDelayedCall | None = None
         self._last = clock.seconds()
         self._paused = False
@@ -52,7 +72,15 @@ class Transfer(Protocol):
         """See IProtocol."""
         if self._over:
             return
-        self._last = self._clock.seconds()
+        self._total += len(data)
+        if self._most is not None and self._total > self._most:
+            self._end(Failure(TransferCut(f"upstream sent more than {self._most} bytes")))
+            self._producer.stopProducing()
+            return
+        self._count += len(data)
+        if self._count >= self._least or not data:
+            self._count = 0
+            self._last = self._clock.seconds()
         try:
             if data:
                 self._sink(data)
@@ -103,7 +131,8 @@ class Transfer(Protocol):
             self._timer = self._clock.callLater(due - now, self._check)
             return
         self._timer = None
-        self._end(Failure(TransferCut(f"upstream sent nothing for {self._silence:g} s")))
+        little = f"only {self._count} bytes" if self._count else "nothing"
+        self._end(Failure(TransferCut(f"upstream sent {little} for {self._silence:g} s")))
         self._producer.stopProducing()
 
     def _end(self, failure: Failure | None) -> None:

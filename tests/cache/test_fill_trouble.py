@@ -165,3 +165,23 @@ class TroubleTests(FillCase):
         self.successResultOf(self.running)
         self.assertEqual((reader.data, reader.ended), (DATA, True))
         self.nothing_kept()
+
+
+class DripTests(FillCase):
+    """An upstream that sends a byte now and then."""
+
+    def test_drip(self) -> None:
+        """A few bytes now and then are silence: the transfer is taken up anew."""
+        self.start()
+        body = self.source.answer(SIZE)
+        for second in range(3):
+            body.send(DATA[second : second + 1])
+            self.work()
+            self.clock.advance(25)
+        self.assertTrue(body.stopped)
+        self.clock.advance(0.5)
+        body = self.source.answer(SIZE - 3)
+        body.send(DATA[3:])
+        body.end()
+        self.settle()
+        self.successResultOf(self.running)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.testing import StringTransport
+
 from regproxy.testing import Fault, Framing
 from regproxy.upstream.transfer import Transfer, TransferCut
 from tests.upstream.case import DATA, REPOSITORY, UpstreamCase
@@ -64,7 +66,7 @@ class TransferTests(UpstreamCase):
             self.setUp()
 
     def test_silence(self) -> None:
-        """An upstream that falls silent is given up; one that goes on dripping is not."""
+        """An upstream that falls silent is given up."""
         self.scripted.hold(self.blob, 2 * PIECE)
         self.begin()
         self.clock.advance(59.9)
@@ -74,6 +76,40 @@ class TransferTests(UpstreamCase):
         self.assertEqual(self.received, DATA[: 2 * PIECE])
         self.assertTrue(self.last.aborted)
         self.assert_nothing_left()
+
+    def test_most(self) -> None:
+        """A body that may have so many bytes has no more; the one that goes beyond is dropped."""
+        for size, is_cut in ((1000, False), (1001, True)):
+            pieces: list[bytes] = []
+            transfer = Transfer(pieces.append, self.clock, 60, most=1500)
+            transport: Any = StringTransport()
+            transfer.makeConnection(transport)
+            transfer.dataReceived(b"x" * 500)
+            transfer.dataReceived(b"x" * size)
+            self.assertEqual(sum(map(len, pieces)), 500 if is_cut else 1500)
+            transfer.abort()
+            error = self.failureResultOf(transfer.done, TransferCut).value
+            expected = "upstream sent more than 1500 bytes" if is_cut else "given up"
+            self.assertEqual(str(error), expected)
+            self.assertEqual(transport.producerState, "stopped")
+
+    def test_least(self) -> None:
+        """Where so much is wanted, a few bytes now and then do not break the silence."""
+        for size, cut in ((999, "upstream sent only 1998 bytes for 60 s"), (2000, "")):
+            transfer = Transfer(lambda _: None, self.clock, 60, least=2000)
+            transport: Any = StringTransport()
+            transfer.makeConnection(transport)
+            for _ in range(2):
+                self.clock.advance(29)
+                transfer.dataReceived(b"x" * size)
+            self.clock.advance(3)
+            if cut:
+                error = self.failureResultOf(transfer.done, TransferCut).value
+                self.assertEqual(str(error), cut)
+            else:
+                self.assertNoResult(transfer.done)
+                transfer.abort()
+                self.failureResultOf(transfer.done, TransferCut)
 
     def test_silence_from_the_start(self) -> None:
         """So is one that sends headers and nothing else."""
