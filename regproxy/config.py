@@ -26,6 +26,7 @@ from regproxy.config_tables import (
 )
 from regproxy.config_well_known import WELL_KNOWN
 from regproxy.model.hosts import HostPort
+from regproxy.model.outgoing import DIRECT, ProxyRules
 
 
 def _unchanging(registries: Mapping[str, Registry]) -> Mapping[str, Registry]:
@@ -93,6 +94,15 @@ class Config:
     connect: Connect = field(
         factory=Connect,
         metadata={"kind": "table", "help": "What clients reach besides the registries."},
+    )
+    proxy: ProxyRules = field(
+        default=DIRECT,
+        metadata={
+            "kind": "proxy",
+            "help": "The outgoing proxy that leads to upstreams: `http://host:port` or "
+            "`http://user:password@host:port`. `none`: none, whatever the environment says.",
+            "written_default": "`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment",
+        },
     )
     timeouts: Timeouts = field(
         factory=Timeouts, metadata={"kind": "table", "help": "How long things may take."}

@@ -30,7 +30,7 @@ def check_together(config: Config, in_file: Collection[str]) -> None:
     _check_names(config.registries, in_file)
     _check_own_names(config)
     for registry in config.registries.values():
-        _check_ca_file(registry)
+        _check_trust(registry)
     for i, listener in enumerate(config.listeners):
         _check_tls(listener, ("listeners", i))
     _check_endpoints(config)
@@ -114,19 +114,28 @@ def _check_tls(listener: Listener, at: KeyPath) -> None:
     _check_pair(listener, at)
 
 
-def _check_pair(table: Listener | Authority, at: KeyPath) -> None:
+def _check_pair(
+    table: Listener | Authority | Registry,
+    at: KeyPath,
+    keys: tuple[str, str] = ("certificate", "private_key"),
+) -> None:
     """Check that a certificate and its key stand together."""
-    keys = ("certificate", "private_key")
     for key, other in (keys, keys[::-1]):
         if getattr(table, key) is None and getattr(table, other) is not None:
             raise Mistake("nothing", f"{_FILE}, since {other} is given", at=(*at, key))
 
 
-def _check_ca_file(registry: Registry) -> None:
-    if registry.ca_file is not None and not registry.upstream.startswith("https:"):
-        expected = "an https URL, since ca_file is given"
-        at: KeyPath = ("registries", registry.name, "upstream")
-        raise Mistake(describe(registry.upstream), expected, at=at)
+def _check_trust(registry: Registry) -> None:
+    """Check what concerns TLS with upstream."""
+    at: KeyPath = ("registries", registry.name)
+    _check_pair(registry, at, ("client_certificate", "client_key"))
+    given = [key for key in ("ca_file", "client_certificate", "insecure") if getattr(registry, key)]
+    if given and not registry.upstream.startswith("https:"):
+        expected = f"an https URL, since {given[0]} is given"
+        raise Mistake(describe(registry.upstream), expected, at=(*at, "upstream"))
+    if registry.insecure and registry.ca_file is not None:
+        expected = "one of the two, since with it nobody has to vouch for upstream"
+        raise Mistake("true beside ca_file", expected, at=(*at, "insecure"))
 
 
 def _check_authority(authority: Authority) -> None:

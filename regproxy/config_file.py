@@ -28,8 +28,9 @@ from regproxy.config_checks import check_together, default_registry
 from regproxy.config_host_values import read_registry_name
 from regproxy.config_mistakes import KeyPath, Mistake, describe, key_path, nearest
 from regproxy.config_tables import Cache, Listener, Registry
-from regproxy.config_values import KINDS, KeyReader, reason
+from regproxy.config_values import KINDS, PROXY, KeyReader, reason
 from regproxy.config_well_known import WELL_KNOWN
+from regproxy.model.outgoing import ProxyRules
 
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -63,19 +64,22 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     Args:
         path: The TOML file. None: listen on the loopback interface, serve the well-known
             registries, keep state and cache in the user's XDG directories.
-        environ: The environment, for XDG_STATE_HOME, XDG_CACHE_HOME and HOME.
+        environ: The environment: proxies and, without a file, the user's directories.
 
     Raises:
         ConfigError: Something in it is wrong.
     """
     if path is None:
+        proxy = _proxies_of(environ)
         return Config(
+            proxy=proxy,
+            registries={name: evolve(each, proxy=proxy) for name, each in WELL_KNOWN.items()},
             state_directory=_xdg_directory(environ, "XDG_STATE_HOME", ".local/state"),
             cache=Cache(directory=_xdg_directory(environ, "XDG_CACHE_HOME", ".cache")),
         )
     try:
         document = _parse(_read(path))
-        return _resolve(document, path.absolute().parent)
+        return _resolve(document, path.absolute().parent, environ)
     except Mistake as mistake:
         raise ConfigError(
             str(path), key_path(mistake.at), mistake.found, mistake.expected, mistake.meant
@@ -93,6 +97,14 @@ def _xdg_directory(environ: Mapping[str, str], variable: str, below_home: str) -
     raise ConfigError(
         "environment", variable, "neither it nor HOME as an absolute path", "one of the two"
     )
+
+
+def _proxies_of(environ: Mapping[str, str]) -> ProxyRules:
+    try:
+        return ProxyRules.from_environment(environ)
+    except ValueError as error:
+        variable, why = error.args
+        raise ConfigError("environment", variable, why, PROXY) from None
 
 
 def _read(path: Path) -> str:
@@ -123,14 +135,16 @@ def _parse(text: str) -> dict[str, Any]:
         raise Mistake(f"invalid TOML{where} ({words})", "TOML") from None
 
 
-def _resolve(document: dict[str, Any], base: Path) -> Config:
+def _resolve(document: dict[str, Any], base: Path, environ: Mapping[str, str]) -> Config:
     """Make the configuration of a parsed file.
 
     Args:
         document: What tomllib gave.
         base: The directory that relative paths start from.
+        environ: The environment, for proxies.
 
     Raises:
+        ConfigError: Something in the environment is wrong.
         Mistake: Something in it is wrong; ``at`` is the whole path to it.
     """
     document = {"registries": {}, **document}
@@ -140,13 +154,16 @@ def _resolve(document: dict[str, Any], base: Path) -> Config:
     except ClassValidationError as error:
         raise next(_mistakes(error, ())) from None
     in_file = {read_registry_name(name): t for name, t in document["registries"].items()}
+    proxy = config.proxy if "proxy" in document else _proxies_of(environ)
+    inherited: dict[str, Any] = {"tag_ttl": config.cache.tag_ttl, "proxy": proxy}
     registries = {
-        name: registry
-        if "tag_ttl" in in_file.get(name, ())
-        else evolve(registry, tag_ttl=config.cache.tag_ttl)
+        name: evolve(
+            registry,
+            **{key: v for key, v in inherited.items() if key not in in_file.get(name, ())},
+        )
         for name, registry in config.registries.items()
     }
-    config = evolve(config, registries=registries)
+    config = evolve(config, registries=registries, proxy=proxy)
     check_together(config, in_file)
     return evolve(config, default_registry=default_registry(config))
 

@@ -23,6 +23,7 @@ _BELOW = "*."
 
 _HOST = 'a host or host:port such as "proxy.corp" or "proxy.corp:5000"'
 _ADDRESS = 'an IP address such as "10.1.2.3" or "fd00::5"'
+_NETWORK = 'an IP address or a network such as "10.1.2.3", "10.1.0.0/16" or "fd00::/8"'
 _DOMAIN = 'a domain, an IP address or a network such as "corp.example", "10.1.2.3" or "fd00::/8"'
 _PATTERN = (
     'a pattern of host and port such as "example.com:443", "*.example.com:*", "10.0.0.0/8:22" or '
@@ -69,6 +70,25 @@ def read_address(value: object) -> str:
     raise Mistake(describe(value), _ADDRESS, meant=_address_within(text))
 
 
+def read_network(value: object) -> str:
+    """Read an IP address or a network, in its one spelling, IPv6 without brackets.
+
+    Raises:
+        Mistake: It is none of them.
+    """
+    return _read_network(_text(value, _NETWORK), _NETWORK)
+
+
+def _read_network(text: str, expected: str) -> str:
+    if "/" not in text and (address := _address(text)) is not None:
+        return str(address)
+    network = _network(text) if "/" in text else None
+    if network is not None and _has_no_host_bits(text, network):
+        return str(network)
+    meant = str(network or "") or _address_within(text)
+    raise Mistake(describe(text), expected, meant=meant)
+
+
 def read_domain(value: object) -> str:
     """Read a domain, which stands for what is below it as well, an IP address or a network.
 
@@ -76,13 +96,8 @@ def read_domain(value: object) -> str:
         Mistake: It is none of them.
     """
     text = _text(value, _DOMAIN)
-    if "/" in text:
-        network = _network(text)
-        if network is not None and _has_no_host_bits(text, network):
-            return str(network)
-        raise Mistake(describe(value), _DOMAIN, meant=str(network or ""))
-    if (address := _address(text)) is not None:
-        return str(address)
+    if "/" in text or _address(text) is not None:
+        return _read_network(text, _DOMAIN)
     if (host := _host(text)) is not None and host.port is None and not host.is_address:
         return host.name
     # Both ways of writing "and below" would mean something else, or nothing, in a certificate.

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from regproxy.model.outgoing import DIRECT, ProxyRules
+
 DAY = 86_400.0
 KIB = 1024
 MIB = 1024 * KIB
@@ -146,6 +148,42 @@ class Registry:
             "kind": "file",
             "help": "The certificate authorities that may vouch for upstream, in PEM, in place "
             "of the platform's.",
+        },
+    )
+    client_certificate: Path | None = field(
+        default=None,
+        metadata={
+            "kind": "file",
+            "help": "The certificate that upstream is shown when it asks for one, with its "
+            "intermediates, in PEM. Needs `client_key`.",
+        },
+    )
+    client_key: Path | None = field(
+        default=None,
+        metadata={"kind": "file", "help": "The private key of `client_certificate`, in PEM."},
+    )
+    insecure: bool = field(
+        default=False,
+        metadata={
+            "kind": "boolean",
+            "help": "Whether upstream's certificate is **not** verified: anybody on the way can "
+            "then read and change what is said. For trials.",
+        },
+    )
+    proxy: ProxyRules = field(
+        default=DIRECT,
+        metadata={
+            "kind": "proxy",
+            "help": "As `proxy` at the top level, for this registry.",
+            "written_default": "`proxy` at the top level",
+        },
+    )
+    allowed_addresses: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "kind": "networks",
+            "help": "The addresses and networks that upstream's redirects and token realms may "
+            "lead to though they are not public: private storage behind a public registry.",
         },
     )
     tag_ttl: float = field(

@@ -16,13 +16,20 @@ from regproxy.config_host_values import (
     read_address,
     read_domain,
     read_host,
+    read_network,
     read_pattern,
     read_registry_name,
 )
 from regproxy.config_mistakes import Mistake, describe, nearest
 from regproxy.endpoint_strings import BadEndpoint, check_endpoint
 from regproxy.model.names import parse_registry
+from regproxy.model.outgoing import DIRECT, ProxyRules, parse_proxy
 from regproxy.model.units import parse_duration, parse_size
+
+PROXY = (
+    'a proxy such as "http://proxy.corp:3128" or "http://user:password@proxy.corp:3128", or "none"'
+)
+"""What is expected where a proxy is named."""
 
 _UNITS_OF_TIME = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _UNITS_OF_SIZE = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
@@ -153,6 +160,22 @@ class KeyReader:
         """Any number of IP addresses."""
         return _array(value, "IP addresses", read_address)
 
+    def networks(self, value: object) -> tuple[str, ...]:
+        """Any number of IP addresses and networks."""
+        return _array(value, "IP addresses and networks", read_network)
+
+    def proxy(self, value: object) -> ProxyRules:
+        """An outgoing proxy, or none. What is refused is not repeated: it may hold a password."""
+        if value in ("", "none"):
+            return DIRECT
+        if not isinstance(value, str):
+            raise Mistake(describe(value), PROXY)
+        try:
+            return ProxyRules.everywhere(parse_proxy(value))
+        except ValueError as error:
+            is_host = "@" not in value and "/" not in value and value.isprintable()
+            raise Mistake(str(error), PROXY, meant=f"http://{value}" if is_host else "") from None
+
     def domains(self, value: object) -> tuple[str, ...]:
         """Any number of domains, IP addresses and networks."""
         return _array(value, "domains, IP addresses and networks", read_domain)
@@ -252,7 +275,9 @@ KINDS: Mapping[str, Callable[[KeyReader, object], object]] = {
     "registry names": KeyReader.registry_names,
     "hosts": KeyReader.hosts,
     "addresses": KeyReader.addresses,
+    "networks": KeyReader.networks,
     "domains": KeyReader.domains,
+    "proxy": KeyReader.proxy,
     "tunnel": KeyReader.tunnel,
     "upstream": KeyReader.upstream,
     "file": KeyReader.file,

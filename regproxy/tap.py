@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +29,12 @@ from regproxy.cache.reading import FileReader
 from regproxy.cache.store import Store
 from regproxy.config import Config
 from regproxy.config_file import ConfigError, load_config
-from regproxy.config_files import given_certificate, trusted_certificates
+from regproxy.config_files import (
+    announce_upstreams,
+    client_identity,
+    given_certificate,
+    trusted_certificates,
+)
 from regproxy.config_host_values import permits
 from regproxy.config_tables import AccessLogFormat, Registry, RelayPolicy
 from regproxy.config_tables import Listener as ListenerConfig
@@ -59,9 +65,11 @@ from regproxy.memory import keep_freed_memory
 from regproxy.model.hosts import HostPort, parse_host
 from regproxy.service import CacheService, Preparation, RegproxyService, Threads
 from regproxy.upstream.client import Upstream
-from regproxy.upstream.connecting import make_agent, make_checked_agent
+from regproxy.upstream.connecting import make_agent, make_checked_agent, pinning
+from regproxy.upstream.destinations import Destinations
 from regproxy.upstream.exchange import Exchange
 from regproxy.upstream.passing import Passage, passing_places
+from regproxy.upstream.tls import Trust, UpstreamTLS
 
 _DISK_THREADS = 8
 _HASH_THREADS = 2
@@ -134,7 +142,7 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
     rooms = _rooms(options, reactor, cache, policy, Seals(key, PURPOSE, reactor), authority)
 
     service = RegproxyService(log_to_stderr=options.logs_by_default)
-    needed: list[Callable[[], object]] = []
+    needed: list[Callable[[], object]] = [functools.partial(announce_upstreams, config)]
     if config.ca.certificate is not None or any(_mints(each) for each in config.listeners):
         needed.append(authority)
     if rooms.uploads.offered:
@@ -143,7 +151,8 @@ def make_service(options: Options, reactor: Any = None) -> MultiService:
     CacheService(threads, cache.store, cache.index, access_log).setServiceParent(service)
     front = _front(options, reactor, rooms, policy, authority, access_log)
     if config.admin.endpoint is not None:
-        health = Health(lambda: {"fills": len(cache.fills)})
+        insecure = sorted(name for name, each in config.registries.items() if each.insecure)
+        health = Health(lambda: {"fills": len(cache.fills), "insecure": insecure})
         admin = AdminSite(health, AuthorityCertificate(lambda: authority().pem), reactor)
         listening_service(config.admin.endpoint, admin, reactor=reactor).setServiceParent(front)
     front.setServiceParent(service)
@@ -237,14 +246,30 @@ def _rooms(
 
 def _exchange(registry: Registry, config: Config, file: str, reactor: Any, via: str) -> Exchange:
     """What asks one registry, with connections of its own."""
-    host = urlsplit(registry.upstream).hostname or ""
+    scheme, netloc, *_ = urlsplit(registry.upstream)
+    upstream = parse_host(netloc)
+    upstream = HostPort(upstream.name, upstream.port or (443 if scheme == "https" else HTTP_PORT))
+    if registry.resolve:
+        reactor = pinning(reactor, {upstream.name: registry.resolve})
+    trust = Trust(
+        trusted_certificates(registry, file),
+        client_identity(registry, file),
+        is_verified=not registry.insecure,
+    )
     make = functools.partial(
         make_agent,
         reactor,
         connections=registry.connections,
         connect_timeout=config.timeouts.connect,
-        certificates=trusted_certificates(registry, file),
-        pinned={host: registry.resolve} if registry.resolve else None,
+        tls=UpstreamTLS(trust, upstream.name),
+        destinations=Destinations(
+            registry.name,
+            upstream,
+            [ip_network(each) for each in registry.allowed_addresses],
+            reactor,
+            is_proxied=registry.proxy.choose(scheme, upstream) is not None,
+        ),
+        proxies=registry.proxy,
     )
     return Exchange(make(), reactor, via, unpooled=make(kept=False))
 

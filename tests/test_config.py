@@ -17,6 +17,7 @@ from regproxy.config_tables import Cache, Listener, Registry
 from regproxy.config_values import KINDS, KeyReader, written_duration, written_size
 from regproxy.config_well_known import WELL_KNOWN
 from regproxy.model.names import parse_registry
+from regproxy.model.outgoing import DIRECT
 from regproxy.model.route import RegistryLookup
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -129,6 +130,8 @@ class MetadataTests(SynchronousTestCase):
                     written = written_size(default)
                 elif isinstance(default, tuple):
                     written = list(default)
+                elif default == DIRECT:
+                    written = "none"
                 elif isinstance(default, Path):
                     written = str(default)
                 self.assertEqual(KeyReader(key.metadata, Path("/")).read(written), default)
@@ -161,7 +164,7 @@ class PageTests(SynchronousTestCase):
         """The example can be loaded, has every key, and means what it says."""
         directory = Path(self.mktemp())
         directory.mkdir()
-        for name in ("proxy.pem", "proxy.key", "corp-ca.pem"):
+        for name in ("proxy.pem", "proxy.key", "corp-ca.pem", "client.pem", "client.key"):
             (directory / name).touch()
         example = self.page.partition("```toml\n")[2].partition("```")[0]
         path = directory / "regproxy.toml"
@@ -175,6 +178,9 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(config.registries["ghcr.io"].tag_ttl, 300)
         self.assertEqual(config.find("registry.corp"), "registry.corp:5000")
         self.assertEqual(config.registries["registry.corp:5000"].resolve, ("10.1.2.3",))
+        self.assertEqual(config.registries["registry.corp:5000"].proxy, DIRECT)
+        self.assertEqual(config.registries["quay.io"].proxy, config.proxy)
+        self.assertNotEqual(config.proxy, DIRECT)
         self.assertEqual(config.timeouts, Config().timeouts)
         self.assertEqual(config.limits, Config().limits)
         self.assertEqual(config.cache, Cache())

@@ -5,6 +5,12 @@ from __future__ import annotations
 from regproxy.config_well_known import WELL_KNOWN
 from tests.test_config_file import FILE, FileTestCase
 
+HTTP = 'found "http://r.corp", expected an https URL'
+BOTH = (
+    "found true beside ca_file, expected one of the two, since with it nobody has to vouch for "
+    "upstream"
+)
+
 
 class TogetherTests(FileTestCase):
     """Keys that are right alone may be wrong together."""
@@ -100,6 +106,44 @@ class TogetherTests(FileTestCase):
             'registries."r.corp".upstream: found "http://r.corp", expected an https URL, since '
             "ca_file is given",
         )
+
+    def test_client_certificate(self) -> None:
+        """A client's certificate and its key need each other, and TLS."""
+        (self.directory / "c.pem").touch()
+        path = 'registries."r.corp"'
+        for text, message in (
+            (
+                'client_certificate = "c.pem"',
+                f"client_key: found nothing, {FILE}, since client_certificate is given",
+            ),
+            (
+                'client_key = "c.pem"',
+                f"client_certificate: found nothing, {FILE}, since client_key is given",
+            ),
+            (
+                'client_certificate = "c.pem"\nclient_key = "c.pem"\nupstream = "http://r.corp"',
+                f"upstream: {HTTP}, since client_certificate is given",
+            ),
+        ):
+            self.assertEqual(self.refusal(f"[{path}]\n{text}"), f"{path}.{message}")
+
+    def test_insecure(self) -> None:
+        """Not to verify what is not encrypted, or with given authorities, is a mistake."""
+        (self.directory / "ca.pem").touch()
+        path = 'registries."r.corp"'
+        for text, message in (
+            (
+                'upstream = "http://r.corp"',
+                f"upstream: {HTTP}, since insecure is given",
+            ),
+            (
+                'ca_file = "ca.pem"',
+                f"insecure: {BOTH}",
+            ),
+        ):
+            refusal = self.refusal(f"[{path}]\ninsecure = true\n{text}")
+            self.assertEqual(refusal, f"{path}.{message}")
+        self.assertTrue(self.load(f"[{path}]\ninsecure = true").registries["r.corp"].insecure)
 
     def test_minted(self) -> None:
         """TLS without certificate and key is right: certificates are minted."""

@@ -13,6 +13,8 @@ from regproxy.config import Config
 from regproxy.config_file import ConfigError, load_config
 from regproxy.config_tables import AccessLogFormat, Cache, Listener, RelayPolicy
 from regproxy.config_well_known import WELL_KNOWN
+from regproxy.model.hosts import HostPort
+from regproxy.model.outgoing import ProxyRules
 
 NOBODY = 65_534
 FILE = "expected the path of a readable file"
@@ -279,3 +281,63 @@ class UnreadableTests(FileTestCase):
         with self.assertRaises(ConfigError) as caught:
             load_config(self.directory / "a\nb\udcff.toml", {})
         self.assertIn("/a\\nb\\udcff.toml: found no such file", str(caught.exception))
+
+
+class ProxyTests(FileTestCase):
+    """Which outgoing proxy leads to a registry."""
+
+    ENVIRONMENT = {"HTTPS_PROXY": "http://me:secret@env.test:3128", "NO_PROXY": "quay.io"}  # noqa: RUF012
+
+    def load_with(self, text: str, environ: dict[str, str]) -> Config:
+        """Load a configuration in an environment."""
+        self.path.write_text(text, "utf-8")
+        return load_config(self.path, environ)
+
+    def proxies(self, text: str) -> dict[str, str]:
+        """The proxy of some registries."""
+        config = self.load_with(text, self.ENVIRONMENT)
+        found = {}
+        for name in ("docker.io", "quay.io", "ghcr.io"):
+            proxy = config.registries[name].proxy.choose("https", HostPort(name, 443))
+            found[name] = str(proxy)
+        return found
+
+    def test_environment(self) -> None:
+        """Where nothing is configured, it is the environment's, with a file and without."""
+        expected = {"docker.io": "env.test:3128", "quay.io": "None", "ghcr.io": "env.test:3128"}
+        self.assertEqual(self.proxies(""), expected)
+        config = load_config(None, {**self.ENVIRONMENT, "HOME": "/home/me"})
+        proxies = {each.proxy for each in config.registries.values()}
+        self.assertEqual(proxies, {ProxyRules.from_environment(self.ENVIRONMENT)})
+
+    def test_configured(self) -> None:
+        """A registry's own comes first, then that of the top level, and both replace the rest."""
+        self.assertEqual(
+            self.proxies(
+                'proxy = "http://top.test:1"\n[registries."docker.io"]\nproxy = "none"\n'
+                '[registries."GHCR.io"]\nproxy = "http://own.test:2"'
+            ),
+            {"docker.io": "None", "quay.io": "top.test:1", "ghcr.io": "own.test:2"},
+        )
+        for none in ("none", ""):
+            self.assertEqual(set(self.proxies(f'proxy = "{none}"').values()), {"None"})
+
+    def test_hidden(self) -> None:
+        """No password is part of what a configuration shows of itself."""
+        text = 'proxy = "http://me:secret@top.test:1"'
+        for config in (self.load(text), self.load_with("", self.ENVIRONMENT)):
+            self.assertNotIn("secret", repr(config))
+            self.assertNotIn("bWU6", repr(config))
+
+    def test_unusable(self) -> None:
+        """What the environment says and cannot be used is told by its name, unless unneeded."""
+        environ = {"https_proxy": "socks5://me:secret@p:1080"}
+        with self.assertRaises(ConfigError) as caught:
+            self.load_with("", environ)
+        self.assertEqual(
+            str(caught.exception),
+            "environment: https_proxy: found a URL that does not begin with http://, expected a "
+            'proxy such as "http://proxy.corp:3128" or "http://user:password@proxy.corp:3128", or '
+            '"none"',
+        )
+        self.load_with('proxy = "none"', environ)

@@ -13,6 +13,7 @@ from regproxy.config_host_values import (
     read_address,
     read_domain,
     read_host,
+    read_network,
     read_pattern,
 )
 from regproxy.config_mistakes import Mistake, describe
@@ -98,6 +99,38 @@ class AddressTests(ValuesTestCase):
                 ("fe80::1%eth0", ""),
                 ("10.1.2.3:443", "10.1.2.3"),
                 ("[fd00::5]", "fd00::5"),
+            ),
+        )
+
+
+class NetworkTests(ValuesTestCase):
+    """IP addresses and networks."""
+
+    def test_accepts(self) -> None:
+        """Either comes back in its one spelling."""
+        self.accepts(
+            read_network,
+            (
+                ("10.1.2.3", "10.1.2.3"),
+                ("10.0.0.0/8", "10.0.0.0/8"),
+                ("FD00::/8", "fd00::/8"),
+                ("fd00::05", "fd00::5"),
+            ),
+        )
+
+    def test_refuses(self) -> None:
+        """Anything else is refused, with what was meant."""
+        self.refuses(
+            read_network,
+            (
+                (5, ""),
+                ("", ""),
+                ("corp.example", ""),
+                ("10.1.2.3/8", "10.0.0.0/8"),
+                ("10.1.2.3:80", "10.1.2.3"),
+                ("[fd00::5]", "fd00::5"),
+                ("10.0.0.0/33", ""),
+                ("fe80::1%eth0", ""),
             ),
         )
 
@@ -255,7 +288,7 @@ class PatternTests(ValuesTestCase):
     @given(st.text(max_size=12))
     def test_any_characters(self, text: str) -> None:
         """No text breaks a reader."""
-        for read in (read_host, read_address, read_domain, read_pattern):
+        for read in (read_host, read_address, read_network, read_domain, read_pattern):
             try:
                 read(text)
             except Mistake as mistake:

@@ -57,6 +57,11 @@ PATTERN = (
     '"10.0.0.0/8:22" or "[fd00::5]:443"'
 )
 TUNNEL = 'expected true, false or an array of patterns such as "example.com:443"'
+PROXY = (
+    'expected a proxy such as "http://proxy.corp:3128" or '
+    '"http://user:password@proxy.corp:3128", or "none"'
+)
+NOT_HTTP = f"found a URL that does not begin with http://, {PROXY}"
 POLICY = 'expected "deny" or "relay"'
 PLAIN = "expected a plain endpoint, with tls = true beside it for TLS"
 PORT = "expected tcp with a port from 0 to 65535"
@@ -84,6 +89,27 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
             '["quay.io"]',
             'found an array, expected a table for each registry, as [registries."quay.io"]',
         )
+    ],
+    ("", "proxy"): [
+        ("true", f"found true, {PROXY}"),
+        (
+            '"outgoing.corp:3128"',
+            f'{NOT_HTTP} (did you mean "http://outgoing.corp:3128"?)',
+        ),
+        ('"socks5://me:secret@p"', NOT_HTTP),
+        ('"me:secret@p:3128"', NOT_HTTP),
+        (
+            '"http://me:secret@p:0"',
+            f"found a URL without a host, or with a port that is none, {PROXY}",
+        ),
+        (
+            '"http://me:sec/ret@p"',
+            f"found a URL with more than user, password, host and port, {PROXY}",
+        ),
+        (
+            '"http://me:sec ret@p"',
+            f"found a URL with spaces or other than ASCII characters, {PROXY}",
+        ),
     ],
     ("", "ca"): [('"ca.pem"', 'found "ca.pem", expected a table')],
     ("", "connect"): [('"10s"', 'found "10s", expected a table')],
@@ -134,6 +160,13 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
         ('"corp"', 'found "corp", expected an array of registry names'),
     ],
     ("registries", "ca_file"): [('"ca.pem"', f'found "ca.pem": no such file, {FILE}')],
+    ("registries", "client_certificate"): [('"c.pem"', f'found "c.pem": no such file, {FILE}')],
+    ("registries", "client_key"): [("5", f"found 5, {FILE}")],
+    ("registries", "insecure"): [('"yes"', f'found "yes", {BOOLEAN}')],
+    ("registries", "proxy"): [("[]", f"found an array, {PROXY}")],
+    ("registries", "allowed_addresses"): [
+        ('"10.0.0.1"', 'found "10.0.0.1", expected an array of IP addresses and networks'),
+    ],
     ("registries", "tag_ttl"): [('"1y"', f'found "1y", {DURATION}')],
     ("registries", "connections"): [
         ("0", "found 0, expected an integer, from 1 to 10000"),

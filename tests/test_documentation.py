@@ -17,6 +17,8 @@ from regproxy.model import errors
 from regproxy.model.outcome import Outcome
 from regproxy.model.units import parse_duration, parse_size
 
+_FILES = re.compile(r"(?m)^(tls|(client_)?certificate|private_key|client_key|ca_file) = .*$")
+
 ROOT = Path(regproxy.__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
@@ -106,7 +108,7 @@ class ConfigurationExamplesTests(SynchronousTestCase):
     def check(self, text: str) -> None:
         """Loads a configuration; the files that it names are made up, and left out."""
         path = Path(self.mktemp())
-        path.write_text(re.sub(r"(?m)^(tls|certificate|private_key|ca_file) = .*$", "", text))
+        path.write_text(_FILES.sub("", text))
         load_config(path, {})
 
     def test_image(self) -> None:

@@ -97,6 +97,17 @@ class OptionsTests(SynchronousTestCase):
         said = self.refusal(f'[registries."quay.io"]\nca_file = "{roots.resolve()}"\n')
         self.assertIn("roots.pem", said)
 
+    def test_wrong_client_key(self) -> None:
+        """So does a client's key that does not belong to its certificate."""
+        one = Certificates.make(self.directory / "one")
+        two = Certificates.make(self.directory / "two")
+        said = self.refusal(
+            f'[registries."quay.io"]\nclient_certificate = "{one.certificate.resolve()}"\n'
+            f'client_key = "{two.private_key.resolve()}"\n'
+        )
+        self.assertIn('registries."quay.io".client_key: found', said)
+        self.assertIn("expected the key of the certificate in", said)
+
     def test_services(self) -> None:
         """There is a listener for each endpoint, and nothing is touched before the start."""
         options = self.options(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -19,14 +20,16 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.internet.ssl import Certificate, trustRootFromCertificates
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
-from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ProxyAgent
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from regproxy.model.hosts import HostPort
+from regproxy.model.outgoing import DIRECT, ProxyRules
 from regproxy.upstream.addresses import CheckedEndpoint, Reach
+from regproxy.upstream.destinations import DestinationEndpoint, Destinations
 from regproxy.upstream.headers import limit_headers
+from regproxy.upstream.tunnelling import ProxyEndpoint, ProxyingAgent, TunnelEndpoint, host_of
 
 _READ_SIZE = 1024 * 1024
 """Bytes read from a socket at once: with Twisted's 64 KiB a fill spends a third more time."""
@@ -39,8 +42,9 @@ def make_agent(
     *,
     connections: int,
     connect_timeout: float,
-    certificates: Sequence[Certificate] = (),
-    pinned: Mapping[str, Sequence[str]] | None = None,
+    tls: IPolicyForHTTPS,
+    destinations: Destinations,
+    proxies: ProxyRules = DIRECT,
     kept: bool = True,
 ) -> IAgent:
     """An agent with connections of its own.
@@ -49,21 +53,21 @@ def make_agent(
         reactor: Connects and resolves names.
         connections: Idle connections kept for each host.
         connect_timeout: Seconds for a TCP connection; name and TLS have the request's deadline.
-        certificates: Trusted instead of the platform's roots; empty for those.
-        pinned: The IP addresses of hosts whose names are not looked up.
+        tls: Whom it believes.
+        destinations: Which addresses it may connect to.
+        proxies: Which outgoing proxies lead where.
         kept: Whether connections are kept for further requests.
     """
-    if pinned:
-        reactor = _Pinning(reactor, pinned)
     pool = HTTPConnectionPool(reactor, persistent=kept)
     pool.maxPersistentPerHost = connections
     pool.cachedConnectionTimeout = _IDLE_SECONDS
-    trust = trustRootFromCertificates(certificates) if certificates else None
-    policy = BrowserLikePolicyForHTTPS(trustRoot=trust)
-    agent: IAgent = Agent.usingEndpointFactory(
-        reactor, _Endpoints(reactor, policy, connect_timeout), pool
-    )
-    return agent
+    endpoints = _Endpoints(reactor, tls, destinations, proxies, connect_timeout)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+    if proxies.http is None:
+        return agent
+    proxy = _Endpoint(ProxyEndpoint(reactor, proxies.http, connect_timeout))
+    proxying = ProxyAgent(proxy, reactor, pool)
+    return ProxyingAgent(agent, proxying, proxies, destinations, reactor)
 
 
 def make_checked_agent(
@@ -105,19 +109,53 @@ class _CheckedEndpoints:
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
     reactor: Any
-    policy: BrowserLikePolicyForHTTPS
+    tls: IPolicyForHTTPS
+    destinations: Destinations
+    proxies: ProxyRules
     connect_timeout: float
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See IAgentEndpointFactory."""
+        """See IAgentEndpointFactory: most requests find a kept connection, and use no endpoint."""
         if uri.scheme not in (b"http", b"https"):
             raise ValueError("found a URL that is neither http nor https")
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self.reactor, uri.host, uri.port, timeout=self.connect_timeout
-        )
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self.policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Endpoint(endpoint)
+        return _Endpoint(_Lazy(partial(self._make, uri)))
+
+    def _make(self, uri: URI) -> IStreamClientEndpoint:
+        host = host_of(uri)
+        scheme = uri.scheme.decode("ascii")
+        proxy = self.proxies.choose(scheme, host)
+        endpoint: IStreamClientEndpoint
+        if proxy is None:
+            endpoint = DestinationEndpoint(
+                self.reactor, self.destinations, host, self.connect_timeout
+            )
+        else:
+            self.destinations.check_unresolved(host)
+            leading = ProxyEndpoint(self.reactor, proxy, self.connect_timeout)
+            endpoint = TunnelEndpoint(leading, proxy, host)
+        if scheme == "https":
+            endpoint = wrapClientTLS(self.tls.creatorForNetloc(uri.host, uri.port), endpoint)
+        return endpoint
+
+
+@frozen
+@implementer(IStreamClientEndpoint)
+class _Lazy:
+    make: Callable[[], IStreamClientEndpoint]
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """See IStreamClientEndpoint."""
+        return self.make().connect(factory)
+
+
+def pinning(reactor: Any, pinned: Mapping[str, Sequence[str]]) -> Any:
+    """A reactor for which the names of some hosts are not looked up.
+
+    Args:
+        reactor: Does all the rest.
+        pinned: The IP addresses of these hosts.
+    """
+    return _Pinning(reactor, pinned) if pinned else reactor
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver)

@@ -20,7 +20,7 @@ class Certificates:
 
     Args:
         authority: the certificate that clients trust.
-        certificate: a server's, for 127.0.0.1 and localhost.
+        certificate: a server's, for 127.0.0.1 and localhost, or a client's.
         private_key: its key.
     """
 
@@ -29,8 +29,10 @@ class Certificates:
     private_key: Path
 
     @classmethod
-    def make(cls, directory: Path) -> Certificates:
-        """Writes ``authority/ca.crt``, ``server.pem`` and ``server.key``."""
+    def make(
+        cls, directory: Path, usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH
+    ) -> Certificates:
+        """Writes ``authority/ca.crt``, ``server.pem`` and ``server.key``, made for ``usage``."""
         # A directory of its own for what skopeo and podman are given as theirs.
         authority_file = directory / "authority/ca.crt"
         authority_file.parent.mkdir(parents=True)
@@ -48,7 +50,7 @@ class Certificates:
             _builder(x509.Name([]), authority, key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(authority_key, hashes.SHA256())
         )
         made.authority.write_bytes(root.public_bytes(serialization.Encoding.PEM))

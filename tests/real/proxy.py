@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from attrs import define, field, frozen
 
@@ -43,6 +44,7 @@ class Settings:
         tables: further tables, name to keys.
         registry_keys: further keys of registries, name to keys.
         listeners: further listeners, each by its keys.
+        environment: further variables of the process.
     """
 
     registries: Mapping[str, str]
@@ -57,6 +59,7 @@ class Settings:
     tables: Mapping[str, Mapping[str, object]] = field(factory=dict)
     registry_keys: Mapping[str, Mapping[str, object]] = field(factory=dict)
     listeners: Sequence[Mapping[str, object]] = ()
+    environment: Mapping[str, str] = field(factory=dict)
 
 
 @define
@@ -70,6 +73,7 @@ class Proxy:
         admin_port: of the admin endpoint.
         certificates: what the TLS listener shows.
         process: the process that runs or ran last.
+        environment: further variables of each process.
     """
 
     directory: Path
@@ -78,6 +82,7 @@ class Proxy:
     admin_port: int
     certificates: Certificates
     process: Process
+    environment: Mapping[str, str]
 
     @classmethod
     def start(cls, directory: Path, settings: Settings) -> Proxy:
@@ -89,7 +94,9 @@ class Proxy:
         port, tls_port, admin_port = free_port(), free_port(), free_port()
         text = _toml(directory, settings, (port, tls_port, admin_port), certificates)
         (directory / "regproxy.toml").write_text(text)
-        proxy = cls(directory, port, tls_port, admin_port, certificates, launch(directory))
+        environment = settings.environment
+        process = launch(directory, environment=environment)
+        proxy = cls(directory, port, tls_port, admin_port, certificates, process, environment)
         try:
             proxy._wait()
         except BaseException:
@@ -99,7 +106,7 @@ class Proxy:
 
     def restart(self) -> None:
         """Starts another process on the same configuration and cache."""
-        self.process = launch(self.directory)
+        self.process = launch(self.directory, environment=self.environment)
         self._wait()
 
     def stop(self) -> int:
@@ -180,13 +187,21 @@ class Proxy:
         wait_until(healthy, 15.0, "regproxy to be healthy", self.process.tail)
 
 
-def launch(directory: Path, config: str = "regproxy.toml") -> Process:
+def launch(
+    directory: Path,
+    config: str = "regproxy.toml",
+    *,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Process:
     """Starts ``twistd -n regproxy`` with a configuration file in ``directory``."""
     source = str(Path(regproxy.__file__).resolve().parent.parent)
     argv = [*_TWISTD, "-n", "--pidfile=", "regproxy", "--config", str(directory / config)]
     # Where this regproxy lies, its plugin lies too, installed or not.
     return Process.start(
-        argv, directory, name="regproxy", environment={**os.environ, "PYTHONPATH": source}
+        argv,
+        directory,
+        name="regproxy",
+        environment={**os.environ, "PYTHONPATH": source, **environment},
     )
 
 

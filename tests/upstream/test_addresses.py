@@ -45,7 +45,7 @@ class ClassificationTests(SynchronousTestCase):
         """Every range that means something else."""
         self.assert_kind(Kind.LOOPBACK, "127.0.0.1", "127.255.255.255", "::1")
         self.assert_kind(Kind.PRIVATE, "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1")
-        self.assert_kind(Kind.PRIVATE, "100.64.0.1", "100.100.100.200", "fc00::1", "fdff::1")
+        self.assert_kind(Kind.PRIVATE, "100.64.0.1", "100.100.100.201", "fc00::1", "fdff::1")
         self.assert_kind(Kind.PRIVATE, "fec0::1", "64:ff9b:1::808:808")
         self.assert_kind(Kind.UNSPECIFIED, "0.0.0.0", "0.1.2.3", "::")
         self.assert_kind(Kind.MULTICAST, "224.0.0.1", "239.255.255.250", "ff02::1")
@@ -54,9 +54,9 @@ class ClassificationTests(SynchronousTestCase):
 
     def test_metadata(self) -> None:
         """The services that hand out a cloud machine's credentials."""
-        self.assert_kind(Kind.LINK_LOCAL, "169.254.169.254", "168.63.129.16", "fe80::a9fe:a9fe")
-        self.assert_kind(Kind.PRIVATE, "fd00:ec2::254", "fd20:ce::254")
-        self.assert_kind(Kind.RESERVED, "192.0.0.192")
+        self.assert_kind(Kind.LINK_LOCAL, "169.254.169.254", "fe80::a9fe:a9fe")
+        self.assert_kind(Kind.METADATA, "100.100.100.200", "168.63.129.16", "192.0.0.192")
+        self.assert_kind(Kind.METADATA, "fd00:ec2::254", "fd20:ce::254", "fd00:42::42")
 
     def test_embedded(self) -> None:
         """IPv6 forms of an IPv4 address are what it is."""

@@ -19,19 +19,24 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.iweb import IAgent
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
 from regproxy.deadline import Deadline
 from regproxy.model.errors import RegistryError
-from regproxy.upstream.connecting import make_agent
+from regproxy.model.hosts import HostPort
+from regproxy.upstream.connecting import make_agent, pinning
+from regproxy.upstream.destinations import Destinations
 from regproxy.upstream.exchange import Answer, Exchange
 from regproxy.upstream.headers import HEADERS_LIMIT
+from regproxy.upstream.tls import Trust, UpstreamTLS
 from regproxy.upstream.transfer import Transfer, TransferCut
 from tests.real.certificates import Certificates
 
 DATA = bytes(range(256)) * 32 * 1024
+UPSTREAM = HostPort("127.0.0.1", 1)  # what is on loopback leads to what is on loopback
 
 reactor: Any = global_reactor
 
@@ -82,7 +87,13 @@ class ConnectingCase(TestCase):
 
     def use_agent(self, trusted: Sequence[Certificate]) -> None:
         """Asks through an agent that trusts these, or the platform's roots without any."""
-        agent: Any = make_agent(reactor, connections=4, connect_timeout=5, certificates=trusted)
+        agent: Any = make_agent(
+            reactor,
+            connections=4,
+            connect_timeout=5,
+            tls=UpstreamTLS(Trust(trusted), UPSTREAM.name),
+            destinations=Destinations("registry.test", UPSTREAM, (), reactor),
+        )
         # An agent lives as long as its process, and has no way to close what it keeps.
         self.addCleanup(agent._pool.closeCachedConnections)  # noqa: SLF001
         self.exchange = Exchange(agent, reactor)
@@ -372,29 +383,45 @@ class _Names:
         return resolution  # type: ignore[no-any-return]
 
 
+def agent_for(reactor: Any, upstream: HostPort) -> IAgent:
+    """An agent that keeps one connection and trusts the platform's roots."""
+    return make_agent(
+        reactor,
+        connections=1,
+        connect_timeout=5,
+        tls=UpstreamTLS(Trust(), upstream.name),
+        destinations=Destinations("registry.test", upstream, (), reactor),
+    )
+
+
 class NameTests(SynchronousTestCase):
     """What is looked up."""
 
     def test_hosts(self) -> None:
-        """The host without port and brackets is; one that has no address is 502."""
+        """The host without its port is, and no address; a name without addresses is 502."""
         clock: Any = MemoryReactorClock()
         names = _Names()
         clock.installNameResolver(names)
-        exchange = Exchange(make_agent(clock, connections=1, connect_timeout=5), clock)
+        exchange = Exchange(agent_for(clock, HostPort("registry.test", 443)), clock)
         for url in (
             "https://registry.test/",
             "https://registry.test:5000/",
-            "https://[2001:db8::5]:5000/",
-            "https://[::1]/",
-            "http://[::1]:80/",
+            "http://Other.test/",
         ):
             sending = exchange.send("GET", url, {}, Deadline.after(clock, 5))
             error: Any = self.failureResultOf(Deferred.fromCoroutine(sending)).value
             self.assertEqual(error.status, 502)
             self.assertIn("name not found", error.message)
-        self.assertEqual(
-            names.asked, ["registry.test", "registry.test", "2001:db8::5", "::1", "::1"]
-        )
+        asked = ["registry.test", "registry.test", "registry.test", "registry.test", "other.test"]
+        self.assertEqual(names.asked, asked)
+        for url in ("https://[2606:4700::5]:5000/", "http://[2606:4700::5]/"):
+            sending = exchange.send("GET", url, {}, Deadline.after(clock, 5))
+            waiting = Deferred.fromCoroutine(sending)
+            host = clock.tcpClients[-1][0]
+            self.assertEqual(host, "2606:4700::5")
+            waiting.cancel()
+            self.failureResultOf(waiting)
+        self.assertEqual([port for _, port, *_ in clock.tcpClients], [5000, 80])
 
     def test_pinned(self) -> None:
         """A pinned host is connected to where it is said to be, all its addresses tried."""
@@ -402,7 +429,7 @@ class NameTests(SynchronousTestCase):
         names = _Names()
         clock.installNameResolver(names)
         pinned = {"registry.test": ["192.0.2.7", "2001:db8::7"]}
-        agent = make_agent(clock, connections=1, connect_timeout=5, pinned=pinned)
+        agent = agent_for(pinning(clock, pinned), HostPort("registry.test", 5000))
         exchange = Exchange(agent, clock)
         for url in ("http://Registry.test:5000/", "http://other.test/"):
             sending = exchange.send("GET", url, {}, Deadline.after(clock, 5))
