@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 
-from benchmarks.accounting import cpu_seconds, peak_memory, reset_peak_memory
+from benchmarks.accounting import cpu_seconds, cpu_spent, peak_memory, reset_peak_memory
 from benchmarks.blobs import MANIFEST_TYPE, MIB, Blob, push_blob, push_image
 from benchmarks.clients import ClientError, Clients, order, read
 from benchmarks.peers import LINE
@@ -61,7 +61,7 @@ def cold(bench: Bench) -> None:
                 _touch_memory(bench, bench.plan.cold_mebibytes * 2)
                 before = cpu_seconds(pids)
                 (reading,) = read([order(server.port(tls=False), blob.target)])
-                spent = cpu_seconds(pids) - before
+                spent = cpu_spent(before)
                 seconds = reading["ended"] - reading["started"]
                 waited = reading["first_byte"] - reading["started"]
                 bench.samples.add("cold-rate", name, blob.size / seconds / 1e6)
@@ -115,7 +115,7 @@ def line(bench: Bench) -> None:
                     pids = server.pids()
                     before = cpu_seconds(pids)
                     readings = read([order(server.port(tls=False), blob.target)] * clients)
-                    spent = cpu_seconds(pids) - before
+                    spent = cpu_spent(before)
                     started = min(reading["started"] for reading in readings)
                     seconds = max(reading["ended"] for reading in readings) - started
                     first = max(reading["first_byte"] for reading in readings) - started

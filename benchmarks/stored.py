@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from benchmarks.accounting import cpu_seconds
+from benchmarks.accounting import cpu_seconds, cpu_spent
 from benchmarks.blobs import Blob, push_blob
 from benchmarks.clients import ClientError, by_name, order, read
 from benchmarks.peers import (
@@ -75,7 +75,7 @@ def _rate_and_cost(pull: _Pull, blob: Blob, clients: int) -> tuple[float, float]
     pids = pull.server.pids()
     before = cpu_seconds(pids)
     readings = read([pull.order] * clients)
-    spent = cpu_seconds(pids) - before
+    spent = cpu_spent(before)
     size = blob.size * clients
     ended = max(reading["ended"] for reading in readings)
     seconds = ended - min(reading["started"] for reading in readings)

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from regproxy.config_hosts import OWN, HostIndex
 from regproxy.config_tables import (
+    Access,
     AccessLogFormat,
     Admin,
     Authority,
@@ -104,6 +105,9 @@ class Config:
             "written_default": "`HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the environment",
         },
     )
+    access: Access = field(
+        factory=Access, metadata={"kind": "table", "help": "Who may use the proxy."}
+    )
     timeouts: Timeouts = field(
         factory=Timeouts, metadata={"kind": "table", "help": "How long things may take."}
     )
@@ -180,6 +184,7 @@ TABLES: Mapping[str, type[Any]] = MappingProxyType(
         "registries": Registry,
         "ca": Authority,
         "connect": Connect,
+        "access": Access,
         "timeouts": Timeouts,
         "limits": Limits,
     }

@@ -276,6 +276,20 @@ class Connect:
 
 
 @frozen
+class Access:
+    """Who may use the proxy."""
+
+    clients: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "kind": "networks",
+            "help": "The addresses and networks whose clients are served; others get 403, except "
+            "for `/healthz`. None: everyone who can reach the proxy.",
+        },
+    )
+
+
+@frozen
 class Timeouts:
     """Deadlines, in seconds here and durations in the file."""
 

@@ -40,6 +40,7 @@ from regproxy.config_tables import AccessLogFormat, Registry, RelayPolicy
 from regproxy.config_tables import Listener as ListenerConfig
 from regproxy.config_well_known import SEARCH_HOSTS
 from regproxy.front.accesslog import AccessLog, format_json, format_logfmt
+from regproxy.front.admission import Admission
 from regproxy.front.blobs import BlobAnswers
 from regproxy.front.certificate_authority import (
     CertificateAuthority,
@@ -325,9 +326,11 @@ def _front(
         write_stall=config.timeouts.write_stall,
         body_silence=config.timeouts.silence,
     )
+    admission = Admission(config.access.clients)
     for number, listener in enumerate(config.listeners):
         resource = RegistryResource(rooms, reactor, access_log)
         site = LimitedSite(resource, limits, connections, access_log, reactor)
+        site.admission = admission
         site.connector = ConnectProxy(
             serves=functools.partial(_intercepts, config),
             leaves=leaves,

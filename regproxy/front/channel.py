@@ -66,6 +66,9 @@ class ChannelSite(Protocol):
     reactor: IReactorTime
     connector: Connector | None
 
+    def not_admitted(self, channel: ClientChannel, target: bytes) -> RegistryError | None:
+        """Why a client may not use the proxy, None if it may."""
+
     def log_refusal(self, channel: ClientChannel, line: bytes, status: int, sent: int) -> None:
         """Writes the access-log line of a request that was refused by the channel."""
 
@@ -210,7 +213,9 @@ class ClientChannel(HTTPChannel):
             self._deadline = None
         self.site.connections.busy(self)
         request, line = self.requests[-1], self._request_line.split(b" ")
-        refused = refusal(line, request.requestHeaders, self.length)
+        refused = self.site.not_admitted(self, line[1]) or refusal(
+            line, request.requestHeaders, self.length
+        )
         if refused is not None:
             self._answer_early(refused)
             return

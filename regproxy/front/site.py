@@ -11,10 +11,12 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from regproxy.front.accesslog import AccessLog, Entry
+from regproxy.front.admission import Admission
 from regproxy.front.channel import ClientChannel, ClientRequest
 from regproxy.front.connections import Connections
 from regproxy.front.handover import Connector
 from regproxy.front.limits import ClientLimits
+from regproxy.model.errors import RegistryError
 from regproxy.model.route import WayIn
 
 __all__ = ["ClientLimits", "LimitedSite"]
@@ -37,6 +39,7 @@ class LimitedSite(Site):
         limits: What clients may do.
         connections: Counts them.
         connector: Answers CONNECT; None, and it is refused.
+        admission: Knows which clients may use the proxy; by default all.
     """
 
     protocol = cast(Any, ClientChannel)
@@ -71,6 +74,7 @@ class LimitedSite(Site):
         self._access_log = access_log
         self.connections = connections
         self.connector: Connector | None = None
+        self.admission = Admission(())
         self._full = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -94,6 +98,10 @@ class LimitedSite(Site):
 
     def log(self, request: Any) -> None:
         """Nothing: the resource writes the access log."""
+
+    def not_admitted(self, channel: ClientChannel, target: bytes) -> RegistryError | None:
+        """Why a client may not use the proxy, None if it may."""
+        return self.admission.refusal(cast(Any, channel.transport).getPeer(), target)
 
     def log_refusal(self, channel: ClientChannel, line: bytes, status: int, sent: int) -> None:
         """Writes the access-log line of a request that was refused by the channel."""
