@@ -113,6 +113,7 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("", "ca"): [('"ca.pem"', 'found "ca.pem", expected a table')],
     ("", "connect"): [('"10s"', 'found "10s", expected a table')],
+    ("", "access"): [("10", "found 10, expected a table")],
     ("", "timeouts"): [("10", "found 10, expected a table")],
     ("", "limits"): [("2026-01-01", "found a date or time, expected a table")],
     ("", "access_log"): [
@@ -192,6 +193,9 @@ WRONG: Mapping[tuple[str, str], list[tuple[str, str]]] = {
     ],
     ("timeouts", "tunnel_idle"): [("0", f"found 0, {DURATION}, from 1ms to 1d")],
     ("timeouts", "connect"): [("0", f"found 0, {DURATION}, from 1ms to 1d")],
+    ("access", "clients"): [
+        ('"10.0.0.0/8"', 'found "10.0.0.0/8", expected an array of IP addresses and networks'),
+    ],
     ("timeouts", "headers"): [('"2d"', f'found "2d", {DURATION}, from 1ms to 1d')],
     ("timeouts", "silence"): [("inf", f"found inf, {DURATION}")],
     ("timeouts", "write_stall"): [("nan", f"found nan, {DURATION}")],
