@@ -326,7 +326,7 @@ def _front(
         write_stall=config.timeouts.write_stall,
         body_silence=config.timeouts.silence,
     )
-    admission = Admission(config.access.clients)
+    admission = Admission(config.access.clients) if config.access.clients else None
     for number, listener in enumerate(config.listeners):
         resource = RegistryResource(rooms, reactor, access_log)
         site = LimitedSite(resource, limits, connections, access_log, reactor)

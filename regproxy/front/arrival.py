@@ -58,6 +58,18 @@ def arrive(request: Request, lookup: HostLookup) -> Arrival:
     """
     channel: Any = request.channel
     target = request.uri.decode("latin-1")
+    said = request.requestHeaders.getRawHeaders(b"Host")
+    if target.startswith("/") and said and (last := channel.arrived) and said == last[0]:
+        # As the one before on this connection, in all but the target.
+        same: Arrival = last[1]
+        return Arrival(same.origin, target, same.reached)
+    arrival = _arrive(request, channel, target, lookup)
+    if said and target.startswith("/"):
+        channel.arrived = (said, arrival)
+    return arrival
+
+
+def _arrive(request: Request, channel: Any, target: str, lookup: HostLookup) -> Arrival:
     scheme = "https" if request.isSecure() else "http"
     host: HostPort | None
     forward = target[:8].lower().startswith(_SCHEMES)

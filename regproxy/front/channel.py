@@ -95,6 +95,7 @@ class ClientChannel(HTTPChannel):
     Attributes:
         site: The site that made this channel.
         connect_target: What the CONNECT around this channel was for, None outside of one.
+        arrived: The Host header of the last request and how it arrived: most clients name one.
     """
 
     # Twisted takes a line feed alone for a part of the line: such lines are refused here.
@@ -102,6 +103,7 @@ class ClientChannel(HTTPChannel):
     requests: list[Any]
     site: ChannelSite
     connect_target: HostPort | None = None
+    arrived: tuple[Any, Any] | None = None
     _body: RequestBody | None = None
     _hand_over: HandOver | None = None
 
@@ -120,10 +122,7 @@ class ClientChannel(HTTPChannel):
 
     @cached_property
     def server_name(self) -> str | None:
-        """The name that the client gave in its TLS handshake (RFC 6066 section 3), lower-case.
-
-        None without TLS, and when it gave none.
-        """
+        """The name in the client's TLS handshake (RFC 6066 section 3), lower-case; None for none."""
         if not self.isSecure():
             return None
         connection = cast(Any, self.transport).getHandle()

@@ -39,7 +39,7 @@ class LimitedSite(Site):
         limits: What clients may do.
         connections: Counts them.
         connector: Answers CONNECT; None, and it is refused.
-        admission: Knows which clients may use the proxy; by default all.
+        admission: Knows which clients may use the proxy; None for all.
     """
 
     protocol = cast(Any, ClientChannel)
@@ -74,7 +74,7 @@ class LimitedSite(Site):
         self._access_log = access_log
         self.connections = connections
         self.connector: Connector | None = None
-        self.admission = Admission(())
+        self.admission: Admission | None = None
         self._full = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -101,6 +101,8 @@ class LimitedSite(Site):
 
     def not_admitted(self, channel: ClientChannel, target: bytes) -> RegistryError | None:
         """Why a client may not use the proxy, None if it may."""
+        if self.admission is None:
+            return None
         return self.admission.refusal(cast(Any, channel.transport).getPeer(), target)
 
     def log_refusal(self, channel: ClientChannel, line: bytes, status: int, sent: int) -> None:

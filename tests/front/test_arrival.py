@@ -51,6 +51,7 @@ class Channel:
     connect_target: HostPort | None = None
     server_name: str | None = None
     address: Any = HERE
+    arrived: Any = None
 
     def getHost(self) -> Any:
         """See ITransport."""
@@ -163,6 +164,24 @@ class ArrivalTests(SynchronousTestCase):
         self.assertIsNone(self.arrive("/", "localhost", name="proxy.corp", secure=True).reached)
         for name, host in [("quay.io", "proxy.corp"), ("proxy.corp", "quay.io")]:
             self.refused(421, "/v2/", host, name=name, secure=True)
+
+    def test_again(self) -> None:
+        """A further request on the connection is judged by its own Host and target."""
+        channel = Channel()
+        for uri, host, expected in [
+            ("/v2/a", "quay.io", "http://quay.io /v2/a quay.io"),
+            ("/v2/b", "quay.io", "http://quay.io /v2/b quay.io"),
+            ("http://registry.corp:5001/x", "quay.io", "http://registry.corp:5001 /x"),
+            ("/v2/c", "quay.io", "http://quay.io /v2/c quay.io"),
+            ("/v2/c", "proxy.corp", "http://proxy.corp /v2/c"),
+            ("/v2/c", "quay.io", "http://quay.io /v2/c quay.io"),
+            ("/v2/c", None, "http://192.0.2.1:5000 /v2/c"),
+        ]:
+            found = arrive(cast(Any, Asked(uri, host, channel, secure=False)), Hosts())
+            said = f"{found.origin} {found.target}"
+            if found.reached is not None and found.reached.way is WayIn.INTERCEPTION:
+                said += f" {found.reached.registry}"
+            self.assertEqual(said, expected)
 
     def test_no_host(self) -> None:
         """Who names no host inside a connection is taken at the connection's word."""
