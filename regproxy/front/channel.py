@@ -122,7 +122,7 @@ class ClientChannel(HTTPChannel):
 
     @cached_property
     def server_name(self) -> str | None:
-        """The name in the client's TLS handshake (RFC 6066 section 3), lower-case; None for none."""
+        """The name in the client's TLS handshake (RFC 6066 section 3), lower-case, if any."""
         if not self.isSecure():
             return None
         connection = cast(Any, self.transport).getHandle()
