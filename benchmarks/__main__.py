@@ -34,7 +34,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Put regproxy beside nginx and docker-registry, and print a Markdown table.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="smaller blobs and two rounds: about four minutes"
+        "--quick", action="store_true", help="smaller blobs and two rounds: a few minutes"
     )
     parser.add_argument(
         "--only", action="append", choices=sorted(LOADS), help="one load; may be repeated"

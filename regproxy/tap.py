@@ -56,7 +56,7 @@ from regproxy.front.forward import HTTP_PORT, ForwardProxy
 from regproxy.front.listeners import Listener
 from regproxy.front.manifests import ManifestAnswers
 from regproxy.front.pages import Pages
-from regproxy.front.passing import Destination, PassingAnswers
+from regproxy.front.passing import PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.resource import RegistryResource, Rooms
 from regproxy.front.sealing import Seals, load_key
@@ -294,14 +294,14 @@ def _others(
     upstreams: Mapping[str, Upstream],
     exchanges: Mapping[str, Exchange],
     reactor: Any,
-) -> Mapping[str, Destination]:
+) -> Mapping[str, Passage]:
     """Where each registry's requests go that are none of the API, if they may be relayed."""
-    others: dict[str, Destination] = {}
+    others: dict[str, Passage] = {}
     for name, registry in config.registries.items():
         if registry.other_requests is RelayPolicy.RELAY:
             host = SEARCH_HOSTS.get(registry.upstream)
             others[name] = (
-                Passage(name, host, exchanges[name], reactor) if host else upstreams[name]
+                Passage(name, host, exchanges[name], reactor) if host else upstreams[name].passage
             )
     return others
 

@@ -127,5 +127,5 @@ def _issuer_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     try:
         found = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound:
-        return make.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]
+        return make.from_issuer_public_key(issuer.public_key())  # type: ignore[arg-type]  # any kind that signs
     return make.from_issuer_subject_key_identifier(found.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,13 +12,14 @@ from twisted.web.server import Request
 from regproxy.front.accesslog import Entry
 from regproxy.front.arrival import Arrival
 from regproxy.front.bodies import RequestBody
+from regproxy.front.early import PHRASES
 from regproxy.front.stall import ClientGone
 from regproxy.model.errors import RegistryError
 from regproxy.model.outcome import Outcome
 from regproxy.upstream.exchange import Answer
 
 _SERVER = [b"regproxy"]
-_PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_PHRASES = {status: phrase.encode("ascii") for status, phrase in PHRASES.items()}
 
 _EMPTY = {"", "basic", "basic og=="}
 """Credentials that are none; podman sends the last to a mirror for which it has no login."""
@@ -109,7 +109,6 @@ class Client:
             outcome: How the request is served, for the log and ``Cache-Status``.
         """
         request = self.request
-        # Twisted does not know them all.
         request.setResponseCode(status, _PHRASES.get(status))
         add = request.responseHeaders.addRawHeader
         request.responseHeaders.removeHeader("Content-Type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from twisted.web.http_headers import Headers
 
@@ -20,20 +21,8 @@ HEADERS_TOO_SLOW = RegistryError(
 )
 UNEXPECTED = RegistryError(500, "UNKNOWN", "regproxy has a bug; its log has the traceback")
 
-_REASONS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    421: "Misdirected Request",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    504: "Gateway Timeout",
-    508: "Loop Detected",
-}
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+"""What a status is called; Twisted does not know them all."""
 
 
 def malformed(message: str = "malformed request") -> RegistryError:
@@ -48,7 +37,7 @@ def early_answer(error: RegistryError) -> tuple[bytes, bytes]:
         error: What is answered.
     """
     body = error.body()
-    lines = [f"HTTP/1.1 {error.status} {_REASONS.get(error.status, 'Refused')}"]
+    lines = [f"HTTP/1.1 {error.status} {PHRASES.get(error.status, 'Refused')}"]
     lines += [f"{name}: {value}" for name, value in error.headers]
     lines += [
         "Content-Type: application/json",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
 
 from regproxy.cache.content import ContentFailed
 from regproxy.deadline import Deadline
@@ -21,7 +20,7 @@ from regproxy.front.stall import ClientGone
 from regproxy.model.errors import RegistryError, shown, unsupported
 from regproxy.model.outcome import Outcome
 from regproxy.upstream.exchange import Answer
-from regproxy.upstream.passing import end_to_end
+from regproxy.upstream.passing import Passage, end_to_end
 from regproxy.upstream.transfer import TransferCut
 
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
@@ -37,26 +36,6 @@ _NOT_PASSED_UP = re.compile(
 
 Registries build the URLs of uploads from ``X-Forwarded-Host``: a client must not choose those.
 """
-
-
-class Destination(Protocol):
-    """Where requests are passed on to: a registry's upstream, or any other `Passage`."""
-
-    name: str
-
-    async def pass_on(
-        self,
-        method: str,
-        target: str,
-        headers: Headers,
-        body: IBodyProducer | None,
-        authorization: str | None,
-        deadline: Deadline,
-        *,
-        silence: float,
-        patience: float | None = None,
-    ) -> Answer:
-        """Whatever the destination answers (see `regproxy.upstream.passing.Passage.pass_on`)."""
 
 
 Rewrite = Callable[[Answer, str], str]
@@ -83,7 +62,7 @@ class PassingAnswers:
         self,
         client: Client,
         target: str,
-        destination: Destination,
+        destination: Passage,
         body: RequestBody | None,
         deadline: Deadline,
         *,

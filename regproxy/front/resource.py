@@ -22,7 +22,7 @@ from regproxy.front.early import UNEXPECTED
 from regproxy.front.forward import ForwardProxy
 from regproxy.front.manifests import ManifestAnswers
 from regproxy.front.pages import Page, Pages
-from regproxy.front.passing import Destination, PassingAnswers
+from regproxy.front.passing import PassingAnswers
 from regproxy.front.relays import RelayAnswers
 from regproxy.front.stall import ClientGone
 from regproxy.front.uploads import Uploads
@@ -39,6 +39,7 @@ from regproxy.model.route import (
     parse_route,
 )
 from regproxy.upstream.client import Upstream
+from regproxy.upstream.passing import Passage
 
 _log = Logger()
 
@@ -74,7 +75,7 @@ class Rooms:
     relays: RelayAnswers
     uploads: Uploads
     passing: PassingAnswers
-    others: Mapping[str, Destination]
+    others: Mapping[str, Passage]
     forward: ForwardProxy
     pages: Pages
     headers_timeout: float

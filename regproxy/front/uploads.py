@@ -124,7 +124,7 @@ class Uploads:
             await self.passing.answer(
                 client,
                 target,
-                upstream,
+                upstream.passage,
                 client.body,
                 deadline,
                 location=lambda answer, value: self._location(
@@ -215,7 +215,7 @@ class Uploads:
         ours = f"{client.arrival.origin}/v2/{quote(name, safe='/:')}/"
         namespaces = "&".join(_namespaces(client))
         # What is done is there to be pulled, whatever name the registry has for itself.
-        is_known = upstream.owns(url) or answer.status == _CREATED
+        is_known = upstream.passage.owns(url) or answer.status == _CREATED
         plain = _plain_path(url, route.repository) if is_known else None
         if plain is not None:
             return _with_query(ours + plain, namespaces)
@@ -240,7 +240,7 @@ class Uploads:
             host = parse_host(parts.netloc)
         except ValueError:
             return value
-        if parts.scheme not in ("http", "https") or not upstream.owns(answer.url):
+        if parts.scheme not in ("http", "https") or not upstream.passage.owns(answer.url):
             return value
         if self.lookup.hosted(host) != route.registry:
             return value

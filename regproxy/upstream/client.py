@@ -7,8 +7,6 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
 
 from regproxy.deadline import Deadline
 from regproxy.model.digest import Digest
@@ -74,7 +72,16 @@ class ManifestBody:
 
 
 class Upstream:
-    """A registry's upstream."""
+    """A registry's upstream.
+
+    Attributes:
+        name: The registry's canonical name.
+        circuit: Whether it is worth asking.
+        transfers: Bounds transfers of blobs.
+        headers_timeout: Seconds from a request to its answer's headers.
+        clock: Runs limits and deadlines.
+        passage: For requests that are passed on as they are.
+    """
 
     def __init__(
         self,
@@ -105,7 +112,7 @@ class Upstream:
         self._exchange = exchange
         self._authorizer = authorizer
         self._control = Limiter(clock, _CONTROL_PLACES)
-        self._passage = Passage(name, base_url, exchange, clock)
+        self.passage = Passage(name, base_url, exchange, clock)
 
     async def head_manifest(
         self, repository: str, reference: str, accept: str, deadline: Deadline
@@ -221,34 +228,6 @@ class Upstream:
             return await self._follow(method, url, headers, authorization, deadline)
         finally:
             self._control.release()
-
-    def owns(self, url: str) -> bool:
-        """Whether an absolute URL is at the registry's own origin."""
-        return self._passage.owns(url)
-
-    async def pass_on(
-        self,
-        method: str,
-        target: str,
-        headers: Headers,
-        body: IBodyProducer | None,
-        authorization: str | None,
-        deadline: Deadline,
-        *,
-        silence: float,
-        patience: float | None = None,
-    ) -> Answer:
-        """Whatever the registry answers to any request (see `Passage.pass_on`)."""
-        return await self._passage.pass_on(
-            method,
-            target,
-            headers,
-            body,
-            authorization,
-            deadline,
-            silence=silence,
-            patience=patience,
-        )
 
     async def request(
         self,

@@ -29,6 +29,7 @@ _ANSWER_LIMIT = 16 * 1024
 _STATUS = re.compile(
     rb"HTTP/1\.[01] (?P<status>[1-5][0-9][0-9])(?: (?P<reason>[ -~]{0,100})|(?=\r)|$)"
 )
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9](?:[ \r]|$)")
 _CREDENTIALS_WANTED = 407
 
 
@@ -149,6 +150,9 @@ class _Opening(Protocol):
 
     def _read_answer(self) -> None:
         head, end, rest = self._received.partition(b"\r\n\r\n")
+        while end and len(head) <= _ANSWER_LIMIT and _INTERIM.match(head):
+            self._received = rest
+            head, end, rest = rest.partition(b"\r\n\r\n")
         if len(head) > _ANSWER_LIMIT:
             self._fail("sent an answer that is too large")
         elif end:
@@ -156,9 +160,6 @@ class _Opening(Protocol):
             match = _STATUS.match(head)
             if match is None:
                 self._fail("answered with what is no HTTP")
-            elif match["status"].startswith(b"1"):
-                self._received = rest
-                self._read_answer()
             elif match["status"].startswith(b"2"):
                 self._open(rest)
             else:

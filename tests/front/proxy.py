@@ -194,7 +194,7 @@ class Proxy:
                 Seals(lambda: bytes(32), PURPOSE, clock),
             ),
             passing=passing,
-            others={name: upstreams[name] for name in ("docker.io", "quay.io")},
+            others={name: upstreams[name].passage for name in ("docker.io", "quay.io")},
             forward=ForwardProxy(
                 TunnelPolicy.of(("*.example:80",)),
                 Exchange(self.upstream, clock, VIA),

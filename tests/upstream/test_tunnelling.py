@@ -132,6 +132,12 @@ class TunnelTests(ProxyCase):
             self.transport.protocol.connectionLost(Failure(ConnectionDone()))
             self.assertTrue(inner.reason.check(ConnectionDone))
 
+    def test_many_interim_answers(self) -> None:
+        """However many interim answers come at once, they are read one after the other."""
+        self.connect()
+        self.receive(b"HTTP/1.1 100 Continue\r\n\r\n" * 3000 + b"HTTP/1.1 200 OK\r\n\r\n")
+        self.successResultOf(self.waiting)
+
     def test_refused(self) -> None:
         """A refusal is told in the proxy's words."""
         for answer, words in (
